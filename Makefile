@@ -1,0 +1,46 @@
+# Every habit has one word. `make` alone lists them.
+# ARGS goes to the program: make up ARGS=--help, make test ARGS="-k rooms".
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test check gen fmt lock bench clean
+
+help: ## List these words
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Create or update .venv from the locks (everything below does it first)
+	@command -v $(PYTHON) >/dev/null || { echo "Parley needs Python 3.11 or newer, and there is no $(PYTHON)." >&2; exit 1; }
+	@$(PYTHON) tools/setup.py
+
+up: setup ## Run everything on this machine, with an embedded PostgreSQL
+	@exec $(BIN)/parley up $(ARGS)
+
+demo: setup ## Show it working: people, an agent, a file and a room
+	@exec $(BIN)/parley demo $(ARGS)
+
+test: setup ## Run the tests
+	@exec $(BIN)/python -m pytest --quiet $(ARGS)
+
+check: setup ## Format, lint, types, import rules, protos, generated code
+	@exec $(BIN)/python -m tools.check $(ARGS)
+
+gen: setup ## Generate gen/ from protos/
+	@exec $(BIN)/python -m tools.gen
+
+fmt: setup ## Format code and protos, and fix what can be fixed
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --quiet --fix-only
+	@exec $(BIN)/buf format --write protos
+
+lock: setup ## Compile the locks from pyproject.toml; ARGS=--upgrade takes newer versions
+	@exec $(BIN)/python -m tools.lock $(ARGS)
+
+bench: setup ## Measure, beside a FastAPI peer that does the same work
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove .venv, caches and what tools built; data of `make up` is kept
+	@rm -rf .venv .build dist .hypothesis .ruff_cache .mypy_cache .pytest_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
