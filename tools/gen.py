@@ -1,7 +1,7 @@
 """Generate everything that comes from the protos: `make gen`.
 
-Writes `gen/python` (modules, stubs, type markers) and `gen/parley.binpb` (descriptors with imports and comments).
-The same protos and the same locked tools give the same bytes.
+Writes `gen/python` (modules, stubs, type markers) and `gen/parley.binpb` (descriptors, with imports and
+comments). The same protos and the same locked tools give the same bytes.
 """
 
 import os
@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GEN = ROOT / "gen"
 GENERATED = ("python", "parley.binpb")
 
-# The published engine's wheel holds no proto, and its rules' proto is not copied into this repository: it is read from
-# the source archive of the last release that carries it.
+# The engine's wheel holds no proto, and the proto of its rules is not copied into this repository: it is read
+# from the source archive of the last release that carries it.
 VALIDATE_PACKAGE = "protovalidate==1.2.0"
 VALIDATE_SHA256 = "4cb9a5065f32abc9baf2cf25c5bd09a139f7dffb7b8692f636a8e3e6883bb9a2"
 VALIDATE_MEMBER = "protovalidate-1.2.0/upstream/proto/buf/validate/validate.proto"
@@ -35,13 +35,14 @@ def main() -> int:
             generate(fresh)
             written, removed = replace(fresh, GEN)
     except subprocess.CalledProcessError as error:
-        return error.returncode or 1  # the tool has said what is wrong
+        print(error.output, end="", file=sys.stderr)
+        return error.returncode or 1
     print(f"gen: {written} files written, {removed} removed")
     return 0
 
 
 def environment() -> dict[str, str]:
-    """The environment for buf and its plugins: this interpreter's programs first, no cache outside of the project."""
+    """The environment for buf and its plugins: this interpreter's programs first, and a cache of its own."""
     programs = str(Path(sys.executable).parent)
     return {
         **os.environ,
@@ -51,8 +52,16 @@ def environment() -> dict[str, str]:
 
 
 def run(*command: str | Path) -> None:
-    """Run a tool in the project's root; it writes its complaints to stderr and a failure raises."""
-    subprocess.run(command, cwd=ROOT, env=environment(), check=True)
+    """Run a tool in the project's root; a failure raises, with all that the tool said as its output."""
+    subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
 
 
 def ensure_validate_proto() -> None:
@@ -69,9 +78,7 @@ def ensure_validate_proto() -> None:
         run(*pip, *options, "--dest", folder, "--requirement", wanted)
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
-            member = tar.extractfile(VALIDATE_MEMBER)
-            assert member is not None, f"{VALIDATE_MEMBER} is a file of the archive whose hash was checked"
-            content = member.read()
+            content = b"".join(tar.extractfile(VALIDATE_MEMBER) or ())
     VALIDATE_PROTO.parent.mkdir(parents=True, exist_ok=True)
     unfinished = VALIDATE_PROTO.with_name(f"{VALIDATE_PROTO.name}.{os.getpid()}")
     unfinished.write_bytes(content)
@@ -90,7 +97,7 @@ def generate(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The generated files below `folder` by their path; what Python and other tools leave there is not counted."""
+    """The generated files below `folder` by their path; what Python leaves beside them is not counted."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for top in GENERATED

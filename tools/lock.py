@@ -1,7 +1,7 @@
 """Compile the locks from pyproject.toml: `make lock`.
 
-They hold versions and hashes for every platform and for Python 3.11 and newer, and no address: an index is the business
-of the machine that installs.
+They hold versions and hashes for every platform and for Python 3.11 and newer, and no address: where packages
+come from is the business of the machine that installs.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
 """A protoc plugin that writes `*_pb2_grpc.py`, for buf.
 
-The generator exists only inside grpcio-tools' own protoc. So: take the request that buf sends to a plugin, run that
-protoc on the descriptors in it, and answer with the files that it wrote.
+The generator exists only inside grpcio-tools' own protoc. So: take the request that buf sends to a plugin,
+run that protoc on the descriptors in it, and answer with the files that it wrote.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
-    """Write the modules of the asked files that declare services; the others would only hold a version check."""
+    """Write the modules of the asked files that declare services; others would only hold a version check."""
     response = CodeGeneratorResponse(
         supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL,
     )

@@ -1,7 +1,7 @@
 """Bring `.venv` up to date with the locks: `make setup`, and what every other target does first.
 
-Uses the standard library only and is run by the machine's own python, which may be too old for everything else here:
-the first lines must therefore parse, and say so, on any Python 3.
+Uses the standard library only and is run by the machine's own python, which may be too old for everything
+else here: this file must therefore parse, and say so, on any Python 3.
 """
 
 import sys
@@ -63,18 +63,19 @@ def only_one_at_a_time() -> Iterator[None]:
 
 
 def install() -> None:
-    """Create the environment and install: the locked packages by their hashes, then this project without any other."""
+    """Create the environment; install the locked packages by their hashes, then this project and no other."""
     print("Setting up .venv (once, and again when the locks change) ...", flush=True)
     STAMP.unlink(missing_ok=True)
     if not works():
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
-    pip = (str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps")
+    python = str(VENV / "bin" / "python")
+    pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps")
     run(*pip, "--require-hashes", "--requirement", "requirements-dev.lock")
     run(*pip, "--no-build-isolation", "--editable", "gen", "--editable", ".")
 
 
 def works() -> bool:
-    """True when there is an environment whose python is this one: it may have been moved, or made by another."""
+    """True when there is an environment that this python made here: it may have been moved, or be older."""
     try:
         version = subprocess.check_output(
             [VENV / "bin" / "python", "-m", "pip", "--version"], text=True, stderr=subprocess.DEVNULL
