@@ -6,9 +6,9 @@ All checks run, side by side; what failed is shown at the end. `make check ARGS=
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,10 +100,10 @@ def check_breaking() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run(
-            ("git", "archive", "--output", folder / "protos.tar", base, "protos"), cwd=ROOT, check=True
+            ("git", "archive", "--output", folder / "protos.zip", base, "protos"), cwd=ROOT, check=True
         )
-        with tarfile.open(folder / "protos.tar") as tar:
-            tar.extractall(folder, filter="data")
+        with zipfile.ZipFile(folder / "protos.zip") as archive:
+            archive.extractall(folder)
         # Today's buf.yaml, and the module that is not kept in git.
         (folder / "buf.yaml").symlink_to(ROOT / "buf.yaml")
         (folder / ".build").symlink_to(ROOT / ".build")
