@@ -17,6 +17,8 @@ from pathlib import Path
 from tools import gen
 
 ROOT = gen.ROOT
+# A checkout may belong to another user than the one who checks it, such as root in a container.
+GIT = ("git", "-c", f"safe.directory={ROOT}")
 TYPED = ("services", "tests", "benchmarks", "tools")
 
 
@@ -82,12 +84,14 @@ def execute(name: str, check: Callable[[], None]) -> Result:
 
 def git(*arguments: str) -> str | None:
     """What git answers, or None where it refuses."""
-    done = subprocess.run(("git", *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run((*GIT, *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def check_breaking() -> None:
     """Compare the protos with those of the main branch: what callers rely on must stay."""
+    if not (ROOT / ".git").exists():
+        raise Skipped("this is not a git checkout")
     base = next(
         (ref for ref in ("origin/main", "main") if git("rev-parse", "--verify", "--quiet", ref)), None
     )
@@ -99,9 +103,7 @@ def check_breaking() -> None:
         raise Skipped(f"{base} has no protos")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subprocess.run(
-            ("git", "archive", "--output", folder / "protos.zip", base, "protos"), cwd=ROOT, check=True
-        )
+        gen.run(*GIT, "archive", "--output", folder / "protos.zip", base, "protos")
         with zipfile.ZipFile(folder / "protos.zip") as archive:
             archive.extractall(folder)
         # Today's buf.yaml, and the module that is not kept in git.
