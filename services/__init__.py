@@ -1,0 +1,1 @@
+"""Parley's servers, worker and command line."""

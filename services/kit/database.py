@@ -1,0 +1,172 @@
+"""PostgreSQL: one pool a process, one helper for transactions, one for single reads, and whether it is there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+
+import psycopg
+import structlog
+from sqlalchemy import MetaData, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from services.kit.errors import DatabaseUnavailable
+from services.kit.settings import DatabaseSettings
+
+log = structlog.get_logger()
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+PROBE_INTERVAL = 0.3
+PROBE_TIMEOUT = 0.6
+
+
+def schema_metadata(schema: str) -> MetaData:
+    """The metadata for the tables of one service: its own PostgreSQL schema, and names that migrations can rely on."""
+    return MetaData(schema=schema, naming_convention=NAMING_CONVENTION)
+
+
+def sqlalchemy_url(url: str) -> URL:
+    """The URL for SQLAlchemy's psycopg driver of a `postgresql://` or `postgres://` URL."""
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def libpq_url(url: str) -> str:
+    """The URL for psycopg itself, of a URL in either form."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+class Scope:
+    """One connection for the time of an `async with`. Failures to reach PostgreSQL come out as DatabaseUnavailable."""
+
+    def __init__(self, engine: AsyncEngine, *, transactional: bool) -> None:
+        self._engine = engine
+        self._transactional = transactional
+
+    async def __aenter__(self) -> AsyncConnection:
+        connection = self._engine.connect()
+        try:
+            self._connection = await connection.start()
+            if self._transactional:
+                await self._connection.begin()
+        except (exc.SQLAlchemyError, OSError) as error:
+            raise _translated(error) from error
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._transactional and kind is None:
+                await self._connection.commit()
+        except exc.SQLAlchemyError as failure:
+            raise _translated(failure) from failure
+        finally:
+            with suppress(exc.SQLAlchemyError):
+                await self._connection.close()
+        if isinstance(error, exc.SQLAlchemyError) and (translated := _translated(error)) is not error:
+            raise translated from error
+
+
+class Database:
+    """The process's access to PostgreSQL. Made by `Database.open`."""
+
+    def __init__(self, engine: AsyncEngine, url: str) -> None:
+        self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._url = url
+        self._ready = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: DatabaseSettings) -> AsyncIterator["Database"]:
+        """Open the pool; it need not be reachable yet. `is_ready` follows whether it is, within a second."""
+        url = settings.database_url.get_secret_value()
+        engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_recycle=1800,
+            connect_args={
+                "connect_timeout": 3,
+                "options": f"-c search_path=jobs,public -c statement_timeout={settings.database_statement_timeout}s",
+            },
+            hide_parameters=True,
+        )
+        database = cls(engine, url)
+        probe = asyncio.create_task(database._probe_for_ever(), name="database-probe")
+        try:
+            yield database
+        finally:
+            probe.cancel()
+            with suppress(asyncio.CancelledError):
+                await probe
+            await engine.dispose()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether PostgreSQL answered the last probe."""
+        return self._ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Return once PostgreSQL answers."""
+        await self._ready.wait()
+
+    def transaction(self) -> Scope:
+        """One transaction: committed when the block ends, rolled back when it raises. Only the domain opens one."""
+        return Scope(self._engine, transactional=True)
+
+    def read(self) -> Scope:
+        """A connection that commits every statement: for use cases of a single statement, at one round trip."""
+        return Scope(self._autocommit, transactional=False)
+
+    async def _probe_for_ever(self) -> None:
+        connection: psycopg.AsyncConnection | None = None
+        said_away = False
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT if connection else 3):
+                    if connection is None:
+                        connection = await psycopg.AsyncConnection.connect(libpq_url(self._url), autocommit=True)
+                    await connection.execute("SELECT 1")
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                self._ready.clear()
+                if not said_away:
+                    log.warning("database away, waiting for it", error=type(error).__name__)
+                    said_away = True
+                if connection is not None:
+                    with suppress(psycopg.Error, OSError):
+                        await connection.close()
+                    connection = None
+            except asyncio.CancelledError:
+                if connection is not None:
+                    await connection.close()
+                raise
+            else:
+                if said_away:
+                    log.info("database is back")
+                    said_away = False
+                self._ready.set()
+            await asyncio.sleep(PROBE_INTERVAL)
+
+
+def _translated(error: Exception) -> Exception:
+    """DatabaseUnavailable where waiting helps; any other failure of a statement is a fault and stays what it is."""
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated or isinstance(error, exc.InterfaceError):
+            return DatabaseUnavailable()
+        state = getattr(error.orig, "sqlstate", None)
+        # Class 08: connection; 53: out of connections, disk or memory; 57P: shutting down; no state: never got there.
+        if isinstance(error, exc.OperationalError) and (state is None or state[:2] in ("08", "53") or state[:3] == "57P"):
+            return DatabaseUnavailable()
+    if isinstance(error, exc.TimeoutError | OSError):
+        return DatabaseUnavailable()
+    return error

@@ -1,0 +1,73 @@
+"""The standard health service (`grpc.health.v1`): SERVING while the database answers and the server is not draining."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from grpc_health.v1 import health_pb2
+
+from services.kit.calls import Call
+from services.kit.errors import NotFound, ResourceExhausted
+
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
+CHECK_INTERVAL = 0.2
+MAX_WATCHERS = 100
+
+
+class ServiceUnknown(NotFound):
+    """This server has no such service."""
+
+    reason = "SERVICE_UNKNOWN"
+
+
+class TooManyWatchers(ResourceExhausted):
+    """The server has as many health watchers as it takes."""
+
+    reason = "OVERLOADED"
+
+
+class HealthServicer:
+    """Answers for the server as a whole (empty name) and for each of its services, which all share one fate."""
+
+    def __init__(self, services: list[str], is_ready: Callable[[], bool], draining: asyncio.Event) -> None:
+        self._names = {"", SERVICE.full_name, *services}
+        self._is_ready = is_ready
+        self._draining = draining
+        self._watchers = 0
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, call: Call) -> health_pb2.HealthCheckResponse:
+        """The state now. Raises ServiceUnknown."""
+        if request.service not in self._names:
+            raise ServiceUnknown
+        return health_pb2.HealthCheckResponse(status=self._status())
+
+    async def List(self, request: health_pb2.HealthListRequest, call: Call) -> health_pb2.HealthListResponse:
+        """The state of every service."""
+        now = health_pb2.HealthCheckResponse(status=self._status())
+        return health_pb2.HealthListResponse(statuses={name: now for name in self._names})
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, call: Call
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """The state now and at each change; SERVICE_UNKNOWN as a state for a name that is not ours, as the protocol asks.
+
+        Each watcher looks for itself, so that one that does not read holds up nobody.
+        """
+        if self._watchers >= MAX_WATCHERS:
+            raise TooManyWatchers
+        self._watchers += 1
+        told = None
+        try:
+            while True:
+                known = request.service in self._names
+                status = self._status() if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                if status != told:
+                    told = status
+                    yield health_pb2.HealthCheckResponse(status=status)
+                await asyncio.sleep(CHECK_INTERVAL)
+        finally:
+            self._watchers -= 1
+
+    def _status(self) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+        if self._is_ready() and not self._draining.is_set():
+            return health_pb2.HealthCheckResponse.SERVING
+        return health_pb2.HealthCheckResponse.NOT_SERVING

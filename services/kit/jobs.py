@@ -1,0 +1,130 @@
+"""Background jobs: enqueued in the transaction of the use case that wants them, run by `parley worker`.
+
+A job is run at least once. It is retried with growing waits when it fails, and again when its worker died; so a job is
+written to be repeatable. procrastinate keeps the queue, in the schema `jobs` of the same PostgreSQL.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import procrastinate
+import structlog
+from procrastinate.exceptions import AlreadyEnqueued
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.kit.database import libpq_url
+from services.kit.faults import describe_fault
+from services.kit.settings import DatabaseSettings
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 8
+POLLING_SECONDS = 2.0
+STALLED_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something the worker can do: `run` is called with the arguments that were enqueued under `name`.
+
+    `cron` makes it periodic instead; `run` is then called without arguments.
+    """
+
+    name: str
+    run: Callable[..., Awaitable[None]]
+    cron: str | None = None
+
+
+class JobQueue:
+    """Enqueues jobs by name. It needs no connection of its own."""
+
+    def __init__(self) -> None:
+        self._app = procrastinate.App(connector=procrastinate.PsycopgConnector())
+
+    async def enqueue(self, tx: AsyncConnection, name: str, *, once: str | None = None, **arguments: Any) -> bool:
+        """Enqueue a job in the caller's transaction: it runs if and only if that commits.
+
+        `once` names it: while one with the same name waits, no second is added and the answer is False.
+        """
+        connection = (await tx.get_raw_connection()).driver_connection
+        savepoint = await tx.begin_nested() if once else None
+        try:
+            await self._app.configure_task(name, queueing_lock=once, connection=connection).defer_async(**arguments)
+        except AlreadyEnqueued:
+            assert savepoint is not None
+            await savepoint.rollback()
+            return False
+        if savepoint is not None:
+            await savepoint.commit()
+        return True
+
+
+@asynccontextmanager
+async def _opened(settings: DatabaseSettings, jobs: Sequence[Job]) -> AsyncIterator[procrastinate.App]:
+    connector = procrastinate.PsycopgConnector(
+        conninfo=libpq_url(settings.database_url.get_secret_value()),
+        kwargs={"options": "-c search_path=jobs,public"},
+        max_size=6,
+    )
+    app = procrastinate.App(connector=connector)
+    for job in jobs:
+        _register(app, job)
+    async with app.open_async():
+        yield app
+
+
+def _register(app: procrastinate.App, job: Job) -> None:
+    async def run(**arguments: Any) -> None:
+        arguments.pop("timestamp", None) if job.cron else None
+        try:
+            await job.run(**arguments)
+        except Exception as error:
+            log.warning("job failed", job=job.name, fault=describe_fault(error))
+            raise
+        log.info("job done", job=job.name)
+
+    retry = procrastinate.RetryStrategy(max_attempts=MAX_ATTEMPTS, exponential_wait=2)
+    task = app.task(name=job.name, retry=retry)(run)
+    if job.cron:
+        app.periodic(cron=job.cron)(task)
+
+
+async def run_worker(
+    settings: DatabaseSettings, jobs: Sequence[Job], *, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """Run jobs until `stop` is set; those in hand get a moment to end, and are taken up again by the next worker."""
+    async with _opened(settings, jobs) as app:
+        worker = asyncio.create_task(
+            app.run_worker_async(
+                install_signal_handlers=False,
+                concurrency=4,
+                fetch_job_polling_interval=POLLING_SECONDS,
+                shutdown_graceful_timeout=2,
+                listen_notify=True,
+                delete_jobs="successful",
+            )
+        )
+        rescuer = asyncio.create_task(_rescue_for_ever(app))
+        ready()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((worker, rescuer, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for task in (worker, rescuer):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (worker, rescuer, stopping):
+                task.cancel()
+            await asyncio.gather(worker, rescuer, stopping, return_exceptions=True)
+
+
+async def _rescue_for_ever(app: procrastinate.App) -> None:
+    """Hand on the jobs of workers that died: procrastinate leaves them `doing` until somebody does."""
+    while True:
+        for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS):
+            log.warning("job of a dead worker is run again", job=job.task_name)
+            await app.job_manager.retry_job(job)
+        await asyncio.sleep(STALLED_SECONDS / 3)

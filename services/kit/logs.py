@@ -1,0 +1,62 @@
+"""Logging: one configuration, made first and once, for structlog and for the standard library's loggers."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from services.kit.settings import LogSettings
+
+
+def configure_logging(settings: LogSettings, process: str) -> None:
+    """Send every log line of this process to standard error, as text for people or as one JSON object a line.
+
+    Call it before gRPC starts: configuring logging later can deadlock with gRPC's threads.
+    """
+    level = getattr(logging, settings.log_level.upper())
+    as_json = settings.log_format == "json"
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level if as_json else _add_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info if as_json else _keep,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    )
+    structlog.configure(
+        processors=[_named(process), *shared, renderer] if as_json else [*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(level, logging.WARNING))
+
+
+def _named(process: str) -> structlog.typing.Processor:
+    def add_process(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["process"] = process
+        return event
+
+    return add_process
+
+
+def _add_level(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["level"] = method
+    return event
+
+
+def _keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return event

@@ -1,0 +1,76 @@
+"""From bytes to a valid message: decoding, protovalidate's rules, and no NUL in any string."""
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import protovalidate
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from services.kit.errors import FieldViolation, RequestMalformed, ValidationFailed
+
+M = TypeVar("M", bound=Message)
+
+MAX_VIOLATIONS = 20
+_validator = protovalidate.Validator()
+
+
+class Decoder(Generic[M]):
+    """Decodes and validates messages of one type."""
+
+    def __init__(self, kind: type[M]) -> None:
+        self._kind = kind
+
+    def decode(self, raw: bytes) -> M:
+        """The message. Raises RequestMalformed, or ValidationFailed with every violation."""
+        try:
+            message = self._kind.FromString(raw)
+        except DecodeError as error:
+            raise RequestMalformed from error
+        check(message, may_hold_nul=b"\0" in raw)
+        return message
+
+
+def check(message: Message, *, may_hold_nul: bool = True) -> None:
+    """Raises ValidationFailed if the message breaks the rules in its proto or holds NUL, which PostgreSQL cannot keep."""
+    violations = _validator.collect_violations(message)
+    if violations:
+        raise ValidationFailed(
+            fields=[FieldViolation(_path(v.proto.field), v.proto.message) for v in violations[:MAX_VIOLATIONS]]
+        )
+    if may_hold_nul and (fields := list(_strings_with_nul(message, ""))):
+        raise ValidationFailed(fields=[FieldViolation(f, "must not contain U+0000") for f in fields[:MAX_VIOLATIONS]])
+
+
+def _strings_with_nul(message: Message, prefix: str) -> Iterator[str]:
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        if field.type == FieldDescriptor.TYPE_STRING:
+            values = value if field.is_repeated else (value,)
+            if any("\0" in text for text in values):
+                yield path
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            if field.message_type.GetOptions().map_entry:
+                yield from _map_with_nul(value, path)
+            else:
+                for item in value if field.is_repeated else (value,):
+                    yield from _strings_with_nul(item, path + ".")
+
+
+def _map_with_nul(entries: object, path: str) -> Iterator[str]:
+    assert hasattr(entries, "items")
+    for key, value in entries.items():
+        if isinstance(key, str) and "\0" in key or isinstance(value, str) and "\0" in value:
+            yield path
+        elif isinstance(value, Message):
+            yield from _strings_with_nul(value, f"{path}[{key!r}].")
+
+
+def _path(path: object) -> str:
+    """A violation's path as a caller writes it: `cursors[2].room_id`."""
+    parts: list[str] = []
+    for element in getattr(path, "elements", ()):
+        name = element.field_name
+        subscript = element.subscript
+        parts.append(f"{name}[{subscript.value}]" if subscript is not None else name)
+    return ".".join(parts)

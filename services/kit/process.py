@@ -1,0 +1,57 @@
+"""From a command line to a running service and back: settings, logging, the event loop, signals, the exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+import uvloop
+
+from services.kit.logs import configure_logging
+from services.kit.server import PortTaken, Service, serve_until_stopped
+from services.kit.settings import ServiceSettings, load
+
+S = TypeVar("S", bound=ServiceSettings)
+Wiring = Callable[[S], AbstractAsyncContextManager[Service]]
+
+EXIT_PORT_TAKEN = 3
+
+
+def run_service(name: str, settings_type: type[S], wiring: Wiring[S], *, reuse_port: bool = False) -> int:
+    """Run one service until SIGTERM or SIGINT and return the exit code: 0 after an orderly stop."""
+    settings = load(settings_type)
+    configure_logging(settings, name)
+    port: int = getattr(settings, f"{name}_port")
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with wiring(settings) as service:
+            await serve_until_stopped(service, settings, port=port, stop=stop, reuse_port=reuse_port)
+
+    try:
+        return run_until_signal(serve)
+    except PortTaken as taken:
+        print(f"parley: {taken} is taken: stop what listens there, or set PARLEY_{name.upper()}_PORT", file=sys.stderr)
+        return EXIT_PORT_TAKEN
+
+
+def run_until_signal(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+    """Run `body` in a new event loop. SIGTERM and SIGINT set the event that it is given; a second one ends at once."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_signal() -> None:
+            if stop.is_set():
+                os._exit(1)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        await body(stop)
+
+    uvloop.run(main())
+    return 0

@@ -1,0 +1,116 @@
+"""One gRPC server: what it is made of, how it starts, and how it ends without losing a call."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_reflection.v1alpha import reflection
+
+from services.kit import health
+from services.kit.access import TokenVerifier
+from services.kit.calls import CallPolicy, Registration, compose, names_of, unknown_method_handler
+from services.kit.settings import ServiceSettings
+
+log = structlog.get_logger()
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+STOP_MARGIN = 1.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a service's wiring gives: its servicers, how its callers' tokens are checked, and whether it can work."""
+
+    name: str
+    registrations: Sequence[Registration]
+    verifier: TokenVerifier
+    is_ready: Callable[[], bool]
+
+
+class PortTaken(Exception):
+    """Another process listens on the port."""
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds a call's handler by its full name: one look-up in a dictionary."""
+
+    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler], fallback: grpc.RpcMethodHandler | None) -> None:
+        self._handlers = handlers
+        self._fallback = fallback
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(handler_call_details.method, self._fallback)
+
+
+def server_options(settings: ServiceSettings, *, reuse_port: bool) -> list[tuple[str, int]]:
+    """gRPC's options. Limits keep one client from hurting the others; see docs/decisions for the ones that surprise."""
+    age_ms = int(settings.max_connection_age * 1000)
+    return [
+        ("grpc.so_reuseport", int(reuse_port)),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", age_ms),
+        ("grpc.max_connection_age_grace_ms", 30_000),
+    ]
+
+
+@asynccontextmanager
+async def running(
+    service: Service, settings: ServiceSettings, *, port: int, reuse_port: bool = False
+) -> AsyncIterator[str]:
+    """Serve for the time of the block and yield the address. At its end calls in flight are drained first.
+
+    Raises PortTaken, calls.AccessNotStated and calls.MethodMissing.
+    """
+    policy = CallPolicy(verifier=service.verifier, unary_timeout=settings.unary_timeout)
+    inflight = policy.inflight
+    health_servicer = health.HealthServicer(names_of(service.registrations), service.is_ready, inflight.draining)
+    registrations = [
+        *service.registrations,
+        Registration(health.SERVICE, health_servicer, followers=frozenset({"Watch"})),
+    ]
+    handlers: dict[str, grpc.RpcMethodHandler] = {}
+    for registration in registrations:
+        handlers |= compose(registration, policy)
+    server = grpc.aio.server(options=server_options(settings, reuse_port=reuse_port))
+    server.add_generic_rpc_handlers((_Handlers(handlers, None),))
+    reflection.enable_server_reflection([*names_of(registrations), reflection.SERVICE_NAME], server)
+    server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))
+    bound = _bind(server, settings.listen_host, port)
+    await server.start()
+    log.info("listening", service=service.name, address=f"{settings.listen_host}:{bound}")
+    try:
+        yield f"{settings.listen_host}:{bound}"
+    finally:
+        inflight.drain()
+        await server.stop(settings.drain_seconds)
+        if not await inflight.wait_empty(STOP_MARGIN):
+            log.warning("calls still running at the end of the grace", service=service.name)
+        log.info("stopped", service=service.name)
+
+
+async def serve_until_stopped(
+    service: Service, settings: ServiceSettings, *, port: int, stop: asyncio.Event, reuse_port: bool = False
+) -> None:
+    """Serve until `stop` is set."""
+    async with running(service, settings, port=port, reuse_port=reuse_port):
+        await stop.wait()
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    bound = 0
+    with suppress(RuntimeError):
+        bound = server.add_insecure_port(f"{host}:{port}")
+    if not bound:
+        raise PortTaken(f"{host}:{port}")
+    return bound

@@ -1,0 +1,97 @@
+"""The two directions of a stream: messages from the client, decoded and checked, and messages to it."""
+
+import asyncio
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from services.kit.errors import CallTooLong
+from services.kit.messages import Decoder
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+
+DRAIN_BYTES = 64 * 1024 * 1024
+DRAIN_SECONDS = 10.0
+QUIET_SECONDS = 0.5
+
+
+class Requests(Generic[Req]):
+    """The client's messages in order: `async for request in requests`.
+
+    A message that is not valid raises ValidationFailed or RequestMalformed; whoever handles that may go on reading.
+    Only one task reads, and no read is cancelled while the call lives: gRPC would take that for the end of the stream.
+    """
+
+    def __init__(self, context: Any, decoder: Decoder[Req], *, answers: bool = False) -> None:
+        self._context = context
+        self._decoder = decoder
+        self._answers = answers
+        self._reading: asyncio.Task[Any] | None = None
+        self.ended = False
+        """Whether the client has half-closed."""
+
+    def __aiter__(self) -> "Requests[Req]":
+        return self
+
+    async def __anext__(self) -> Req:
+        request = await self.receive()
+        if request is None:
+            raise StopAsyncIteration
+        return request
+
+    async def receive(self, idle_timeout: float | None = None) -> Req | None:
+        """The next message, or None when the client has half-closed. Raises CallTooLong when it stays silent."""
+        raw = await self._read(idle_timeout)
+        return None if raw is None else self._decoder.decode(raw)
+
+    async def _read(self, seconds: float | None) -> bytes | None:
+        if self.ended:
+            return None
+        if seconds is None and self._reading is None:
+            raw = await self._context.read()
+        else:
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(self._context.read())
+            try:
+                done, _ = await asyncio.wait((self._reading,), timeout=seconds)
+            except asyncio.CancelledError:
+                self._reading.cancel()
+                raise
+            if not done:
+                raise CallTooLong("Nothing came from the client for too long.")
+            raw, self._reading = self._reading.result(), None
+        if raw is grpc.aio.EOF:
+            self.ended = True
+            return None
+        return raw  # type: ignore[no-any-return]  # gRPC's read is untyped: bytes, as no deserializer is set
+
+    async def drain(self) -> None:
+        """Read to the client's half-close and pass it all over, within bounds, before the call is refused.
+
+        A client that is still writing when the status comes would see INTERNAL in place of it.
+        """
+        ends_at = monotonic() + DRAIN_SECONDS
+        passed_over = 0
+        while not self.ended and passed_over < DRAIN_BYTES and (left := ends_at - monotonic()) > 0:
+            try:
+                raw = await self._read(min(left, QUIET_SECONDS) if self._answers else left)
+            except CallTooLong:
+                return
+            passed_over += len(raw or b"")
+
+
+class Stream(Generic[Req, Resp]):
+    """Both directions of a bidirectional call."""
+
+    def __init__(self, context: Any, requests: Requests[Req]) -> None:
+        self.requests = requests
+        self._context = context
+        self._writing = asyncio.Lock()
+
+    async def send(self, response: Resp | bytes) -> None:
+        """Send one message, or one that is serialised already. It waits while the client does not read."""
+        async with self._writing:
+            await self._context.write(response if isinstance(response, bytes) else response.SerializeToString())
