@@ -12,8 +12,10 @@ if sys.version_info < (3, 11):  # noqa: UP036 - an older python is the very case
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed.sha256"
-INPUTS = ("requirements-dev.lock", "pyproject.toml", "gen/pyproject.toml", "tools/setup.py")
+LOCK = ROOT / "requirements-dev.lock"
+PROJECTS = (ROOT / "gen", ROOT)
 
 
 def main() -> int:
@@ -37,15 +40,20 @@ def main() -> int:
         except subprocess.CalledProcessError as error:
             print(f"setup failed: {' '.join(error.cmd)}", file=sys.stderr)
             return error.returncode or 1
+        except KeyboardInterrupt:
+            return 130
         STAMP.write_text(wanted)
     return 0
 
 
 def fingerprint() -> str:
     """A digest of everything that decides what is installed, the place and the interpreter included."""
-    digest = hashlib.sha256(f"{ROOT} {sys.version}".encode())
-    for name in INPUTS:
-        digest.update((ROOT / name).read_bytes())
+    digest = hashlib.sha256(f"{ROOT} {sys.version_info[:2]}".encode())
+    digest.update(LOCK.read_bytes())
+    for project in PROJECTS:
+        tables = tomllib.loads((project / "pyproject.toml").read_text())
+        installed = [tables["build-system"], tables["project"], tables["tool"]["hatch"]]
+        digest.update(json.dumps(installed, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -70,8 +78,8 @@ def install() -> None:
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
     python = str(VENV / "bin" / "python")
     pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps")
-    run(*pip, "--require-hashes", "--requirement", "requirements-dev.lock")
-    run(*pip, "--no-build-isolation", "--editable", "gen", "--editable", ".")
+    run(*pip, "--require-hashes", "--requirement", str(LOCK))
+    run(*pip, "--no-build-isolation", *(f"--editable={project}" for project in PROJECTS))
 
 
 def works() -> bool:
