@@ -624,7 +624,7 @@ class SendMessageRequest(_message.Message):
     client_message_id: _builtins.str
     """The sender's own name for the message, the same on every retry of it; 1 to 64 characters, a UUID is a good one."""
     text: _builtins.str
-    """What to say, 1 to 10,000 characters, any Unicode but NUL."""
+    """What to say, 1 to 10,000 characters."""
     def __init__(
         self,
         *,

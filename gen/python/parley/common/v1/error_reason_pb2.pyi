@@ -64,7 +64,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED. The server has no such method."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Reasons that any RPC of any service can give. A failed call carries a `google.rpc.Status` whose `ErrorInfo` has
+    """Strings are Unicode without U+0000: a request that holds one is refused with VALIDATION_FAILED.
+
+    Reasons that any RPC of any service can give. A failed call carries a `google.rpc.Status` whose `ErrorInfo` has
     `domain: "parley"` and as `reason` the name of one of these values, or of a value of the called package's own
     `ErrorReason`, without the prefix `ERROR_REASON_`. Callers decide by code and reason, never by the message's text.
     """

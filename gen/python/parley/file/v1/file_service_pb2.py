@@ -29,7 +29,7 @@ from parley.common.v1 import access_pb2 as parley_dot_common_dot_v1_dot_access__
 from parley.common.v1 import status_pb2 as parley_dot_common_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/file/v1/file_service.proto\x12\x0eparley.file.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dparley/common/v1/access.proto\x1a\x1dparley/common/v1/status.proto\"\xe2\x01\n\x04\x46ile\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x1a\n\x08\x66ilename\x18\x03 \x01(\tR\x08\x66ilename\x12!\n\x0c\x63ontent_type\x18\x04 \x01(\tR\x0b\x63ontentType\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x06 \x01(\x0cR\x06sha256\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xb6\x01\n\x0bUploadStart\x12\x32\n\x08\x66ilename\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\x32\n^[^\\x00]*$R\x08\x66ilename\x12\x37\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xff\x01\x32\n^[^\\x00]*$R\x0b\x63ontentType\x12+\n\nsize_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x42\r\n\x0b_size_bytes\"x\n\x0bUploadChunk\x12\x1f\n\x06offset\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12 \n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x01R\x04\x64\x61ta\x12\x1b\n\x06\x63rc32c\x18\x03 \x01(\x07H\x00R\x06\x63rc32c\x88\x01\x01\x42\t\n\x07_crc32c\"n\n\x0cUploadFinish\x12+\n\nsize_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x12\"\n\x06sha256\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01R\x06sha256B\r\n\x0b_size_bytes\"\x18\n\x16GetUploadLimitsRequest\"\xcf\x01\n\x17GetUploadLimitsResponse\x12$\n\x0emax_file_bytes\x18\x01 \x01(\x03R\x0cmaxFileBytes\x12&\n\x0fmax_chunk_bytes\x18\x02 \x01(\x03R\rmaxChunkBytes\x12(\n\x10max_open_uploads\x18\x03 \x01(\x05R\x0emaxOpenUploads\x12<\n\x0cidle_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bidleTimeout\"\xc4\x01\n\x11UploadFileRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32\x1b.parley.file.v1.UploadStartH\x00R\x05start\x12\x33\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.parley.file.v1.UploadChunkH\x00R\x05\x63hunk\x12\x36\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1c.parley.file.v1.UploadFinishH\x00R\x06\x66inishB\r\n\x04step\x12\x05\xbaH\x02\x08\x01\">\n\x12UploadFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.parley.file.v1.FileR\x04\x66ile\"\xe2\x01\n\x12UploadFilesRequest\x12\x1b\n\x03key\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03key\x12\x33\n\x05start\x18\x02 \x01(\x0b\x32\x1b.parley.file.v1.UploadStartH\x00R\x05start\x12\x33\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1b.parley.file.v1.UploadChunkH\x00R\x05\x63hunk\x12\x36\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x1c.parley.file.v1.UploadFinishH\x00R\x06\x66inishB\r\n\x04step\x12\x05\xbaH\x02\x08\x01\"\xa0\x01\n\x13UploadFilesResponse\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x34\n\tcompleted\x18\x02 \x01(\x0b\x32\x14.parley.file.v1.FileH\x00R\tcompleted\x12\x36\n\x08rejected\x18\x03 \x01(\x0b\x32\x18.parley.common.v1.StatusH\x00R\x08rejectedB\t\n\x07outcome\"o\n\x13\x44ownloadFileRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1f\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12\x1d\n\x05limit\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x05limit\"\x84\x01\n\x14\x44ownloadFileResponse\x12*\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.parley.file.v1.FileH\x00R\x04\x66ile\x12\x35\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.parley.file.v1.DownloadChunkH\x00R\x05\x63hunkB\t\n\x07\x63ontent\"S\n\rDownloadChunk\x12\x16\n\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta\x12\x16\n\x06\x63rc32c\x18\x03 \x01(\x07R\x06\x63rc32c\"*\n\x0eGetFileRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\";\n\x0fGetFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.parley.file.v1.FileR\x04\x66ile\"\x84\x01\n\x10ListFilesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x1f\n\x04skip\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x04skip\"\x86\x01\n\x11ListFilesResponse\x12*\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.parley.file.v1.FileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"-\n\x11\x44\x65leteFileRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\x14\n\x12\x44\x65leteFileResponse2\xaa\x05\n\x0b\x46ileService\x12k\n\x0fGetUploadLimits\x12&.parley.file.v1.GetUploadLimitsRequest\x1a\'.parley.file.v1.GetUploadLimitsResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12[\n\nUploadFile\x12!.parley.file.v1.UploadFileRequest\x1a\".parley.file.v1.UploadFileResponse\"\x04\xb8\xd7\x18\x02(\x01\x12`\n\x0bUploadFiles\x12\".parley.file.v1.UploadFilesRequest\x1a#.parley.file.v1.UploadFilesResponse\"\x04\xb8\xd7\x18\x02(\x01\x30\x01\x12\x64\n\x0c\x44ownloadFile\x12#.parley.file.v1.DownloadFileRequest\x1a$.parley.file.v1.DownloadFileResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x30\x01\x12S\n\x07GetFile\x12\x1e.parley.file.v1.GetFileRequest\x1a\x1f.parley.file.v1.GetFileResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12Y\n\tListFiles\x12 .parley.file.v1.ListFilesRequest\x1a!.parley.file.v1.ListFilesResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12Y\n\nDeleteFile\x12!.parley.file.v1.DeleteFileRequest\x1a\".parley.file.v1.DeleteFileResponse\"\x04\xb8\xd7\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/file/v1/file_service.proto\x12\x0eparley.file.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dparley/common/v1/access.proto\x1a\x1dparley/common/v1/status.proto\"\xe2\x01\n\x04\x46ile\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x1a\n\x08\x66ilename\x18\x03 \x01(\tR\x08\x66ilename\x12!\n\x0c\x63ontent_type\x18\x04 \x01(\tR\x0b\x63ontentType\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x06 \x01(\x0cR\x06sha256\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x9e\x01\n\x0bUploadStart\x12&\n\x08\x66ilename\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08\x66ilename\x12+\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x0b\x63ontentType\x12+\n\nsize_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x42\r\n\x0b_size_bytes\"x\n\x0bUploadChunk\x12\x1f\n\x06offset\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12 \n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x01R\x04\x64\x61ta\x12\x1b\n\x06\x63rc32c\x18\x03 \x01(\x07H\x00R\x06\x63rc32c\x88\x01\x01\x42\t\n\x07_crc32c\"n\n\x0cUploadFinish\x12+\n\nsize_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x12\"\n\x06sha256\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01R\x06sha256B\r\n\x0b_size_bytes\"\x18\n\x16GetUploadLimitsRequest\"\xcf\x01\n\x17GetUploadLimitsResponse\x12$\n\x0emax_file_bytes\x18\x01 \x01(\x03R\x0cmaxFileBytes\x12&\n\x0fmax_chunk_bytes\x18\x02 \x01(\x03R\rmaxChunkBytes\x12(\n\x10max_open_uploads\x18\x03 \x01(\x05R\x0emaxOpenUploads\x12<\n\x0cidle_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bidleTimeout\"\xc4\x01\n\x11UploadFileRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32\x1b.parley.file.v1.UploadStartH\x00R\x05start\x12\x33\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.parley.file.v1.UploadChunkH\x00R\x05\x63hunk\x12\x36\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1c.parley.file.v1.UploadFinishH\x00R\x06\x66inishB\r\n\x04step\x12\x05\xbaH\x02\x08\x01\">\n\x12UploadFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.parley.file.v1.FileR\x04\x66ile\"\xe2\x01\n\x12UploadFilesRequest\x12\x1b\n\x03key\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03key\x12\x33\n\x05start\x18\x02 \x01(\x0b\x32\x1b.parley.file.v1.UploadStartH\x00R\x05start\x12\x33\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1b.parley.file.v1.UploadChunkH\x00R\x05\x63hunk\x12\x36\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x1c.parley.file.v1.UploadFinishH\x00R\x06\x66inishB\r\n\x04step\x12\x05\xbaH\x02\x08\x01\"\xa0\x01\n\x13UploadFilesResponse\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x34\n\tcompleted\x18\x02 \x01(\x0b\x32\x14.parley.file.v1.FileH\x00R\tcompleted\x12\x36\n\x08rejected\x18\x03 \x01(\x0b\x32\x18.parley.common.v1.StatusH\x00R\x08rejectedB\t\n\x07outcome\"o\n\x13\x44ownloadFileRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1f\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12\x1d\n\x05limit\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x05limit\"\x84\x01\n\x14\x44ownloadFileResponse\x12*\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.parley.file.v1.FileH\x00R\x04\x66ile\x12\x35\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.parley.file.v1.DownloadChunkH\x00R\x05\x63hunkB\t\n\x07\x63ontent\"S\n\rDownloadChunk\x12\x16\n\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta\x12\x16\n\x06\x63rc32c\x18\x03 \x01(\x07R\x06\x63rc32c\"*\n\x0eGetFileRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\";\n\x0fGetFileResponse\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.parley.file.v1.FileR\x04\x66ile\"\x84\x01\n\x10ListFilesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x1f\n\x04skip\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x04skip\"\x86\x01\n\x11ListFilesResponse\x12*\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.parley.file.v1.FileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"-\n\x11\x44\x65leteFileRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\x14\n\x12\x44\x65leteFileResponse2\xaa\x05\n\x0b\x46ileService\x12k\n\x0fGetUploadLimits\x12&.parley.file.v1.GetUploadLimitsRequest\x1a\'.parley.file.v1.GetUploadLimitsResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12[\n\nUploadFile\x12!.parley.file.v1.UploadFileRequest\x1a\".parley.file.v1.UploadFileResponse\"\x04\xb8\xd7\x18\x02(\x01\x12`\n\x0bUploadFiles\x12\".parley.file.v1.UploadFilesRequest\x1a#.parley.file.v1.UploadFilesResponse\"\x04\xb8\xd7\x18\x02(\x01\x30\x01\x12\x64\n\x0c\x44ownloadFile\x12#.parley.file.v1.DownloadFileRequest\x1a$.parley.file.v1.DownloadFileResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x30\x01\x12S\n\x07GetFile\x12\x1e.parley.file.v1.GetFileRequest\x1a\x1f.parley.file.v1.GetFileResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12Y\n\tListFiles\x12 .parley.file.v1.ListFilesRequest\x1a!.parley.file.v1.ListFilesResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12Y\n\nDeleteFile\x12!.parley.file.v1.DeleteFileRequest\x1a\".parley.file.v1.DeleteFileResponse\"\x04\xb8\xd7\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,9 +37,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.file.v1.file_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPLOADSTART'].fields_by_name['filename']._loaded_options = None
-  _globals['_UPLOADSTART'].fields_by_name['filename']._serialized_options = b'\272H\023r\021\020\001\030\377\0012\n^[^\\x00]*$'
+  _globals['_UPLOADSTART'].fields_by_name['filename']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
   _globals['_UPLOADSTART'].fields_by_name['content_type']._loaded_options = None
-  _globals['_UPLOADSTART'].fields_by_name['content_type']._serialized_options = b'\272H\021r\017\030\377\0012\n^[^\\x00]*$'
+  _globals['_UPLOADSTART'].fields_by_name['content_type']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_UPLOADSTART'].fields_by_name['size_bytes']._loaded_options = None
   _globals['_UPLOADSTART'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_UPLOADCHUNK'].fields_by_name['offset']._loaded_options = None
@@ -89,41 +89,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILE']._serialized_start=210
   _globals['_FILE']._serialized_end=436
   _globals['_UPLOADSTART']._serialized_start=439
-  _globals['_UPLOADSTART']._serialized_end=621
-  _globals['_UPLOADCHUNK']._serialized_start=623
-  _globals['_UPLOADCHUNK']._serialized_end=743
-  _globals['_UPLOADFINISH']._serialized_start=745
-  _globals['_UPLOADFINISH']._serialized_end=855
-  _globals['_GETUPLOADLIMITSREQUEST']._serialized_start=857
-  _globals['_GETUPLOADLIMITSREQUEST']._serialized_end=881
-  _globals['_GETUPLOADLIMITSRESPONSE']._serialized_start=884
-  _globals['_GETUPLOADLIMITSRESPONSE']._serialized_end=1091
-  _globals['_UPLOADFILEREQUEST']._serialized_start=1094
-  _globals['_UPLOADFILEREQUEST']._serialized_end=1290
-  _globals['_UPLOADFILERESPONSE']._serialized_start=1292
-  _globals['_UPLOADFILERESPONSE']._serialized_end=1354
-  _globals['_UPLOADFILESREQUEST']._serialized_start=1357
-  _globals['_UPLOADFILESREQUEST']._serialized_end=1583
-  _globals['_UPLOADFILESRESPONSE']._serialized_start=1586
-  _globals['_UPLOADFILESRESPONSE']._serialized_end=1746
-  _globals['_DOWNLOADFILEREQUEST']._serialized_start=1748
-  _globals['_DOWNLOADFILEREQUEST']._serialized_end=1859
-  _globals['_DOWNLOADFILERESPONSE']._serialized_start=1862
-  _globals['_DOWNLOADFILERESPONSE']._serialized_end=1994
-  _globals['_DOWNLOADCHUNK']._serialized_start=1996
-  _globals['_DOWNLOADCHUNK']._serialized_end=2079
-  _globals['_GETFILEREQUEST']._serialized_start=2081
-  _globals['_GETFILEREQUEST']._serialized_end=2123
-  _globals['_GETFILERESPONSE']._serialized_start=2125
-  _globals['_GETFILERESPONSE']._serialized_end=2184
-  _globals['_LISTFILESREQUEST']._serialized_start=2187
-  _globals['_LISTFILESREQUEST']._serialized_end=2319
-  _globals['_LISTFILESRESPONSE']._serialized_start=2322
-  _globals['_LISTFILESRESPONSE']._serialized_end=2456
-  _globals['_DELETEFILEREQUEST']._serialized_start=2458
-  _globals['_DELETEFILEREQUEST']._serialized_end=2503
-  _globals['_DELETEFILERESPONSE']._serialized_start=2505
-  _globals['_DELETEFILERESPONSE']._serialized_end=2525
-  _globals['_FILESERVICE']._serialized_start=2528
-  _globals['_FILESERVICE']._serialized_end=3210
+  _globals['_UPLOADSTART']._serialized_end=597
+  _globals['_UPLOADCHUNK']._serialized_start=599
+  _globals['_UPLOADCHUNK']._serialized_end=719
+  _globals['_UPLOADFINISH']._serialized_start=721
+  _globals['_UPLOADFINISH']._serialized_end=831
+  _globals['_GETUPLOADLIMITSREQUEST']._serialized_start=833
+  _globals['_GETUPLOADLIMITSREQUEST']._serialized_end=857
+  _globals['_GETUPLOADLIMITSRESPONSE']._serialized_start=860
+  _globals['_GETUPLOADLIMITSRESPONSE']._serialized_end=1067
+  _globals['_UPLOADFILEREQUEST']._serialized_start=1070
+  _globals['_UPLOADFILEREQUEST']._serialized_end=1266
+  _globals['_UPLOADFILERESPONSE']._serialized_start=1268
+  _globals['_UPLOADFILERESPONSE']._serialized_end=1330
+  _globals['_UPLOADFILESREQUEST']._serialized_start=1333
+  _globals['_UPLOADFILESREQUEST']._serialized_end=1559
+  _globals['_UPLOADFILESRESPONSE']._serialized_start=1562
+  _globals['_UPLOADFILESRESPONSE']._serialized_end=1722
+  _globals['_DOWNLOADFILEREQUEST']._serialized_start=1724
+  _globals['_DOWNLOADFILEREQUEST']._serialized_end=1835
+  _globals['_DOWNLOADFILERESPONSE']._serialized_start=1838
+  _globals['_DOWNLOADFILERESPONSE']._serialized_end=1970
+  _globals['_DOWNLOADCHUNK']._serialized_start=1972
+  _globals['_DOWNLOADCHUNK']._serialized_end=2055
+  _globals['_GETFILEREQUEST']._serialized_start=2057
+  _globals['_GETFILEREQUEST']._serialized_end=2099
+  _globals['_GETFILERESPONSE']._serialized_start=2101
+  _globals['_GETFILERESPONSE']._serialized_end=2160
+  _globals['_LISTFILESREQUEST']._serialized_start=2163
+  _globals['_LISTFILESREQUEST']._serialized_end=2295
+  _globals['_LISTFILESRESPONSE']._serialized_start=2298
+  _globals['_LISTFILESRESPONSE']._serialized_end=2432
+  _globals['_DELETEFILEREQUEST']._serialized_start=2434
+  _globals['_DELETEFILEREQUEST']._serialized_end=2479
+  _globals['_DELETEFILERESPONSE']._serialized_start=2481
+  _globals['_DELETEFILERESPONSE']._serialized_end=2501
+  _globals['_FILESERVICE']._serialized_start=2504
+  _globals['_FILESERVICE']._serialized_end=3186
 # @@protoc_insertion_point(module_scope)

@@ -79,7 +79,7 @@ class UploadStart(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     filename: _builtins.str
-    """Up to 255 characters, any Unicode but NUL."""
+    """1 to 255 characters."""
     content_type: _builtins.str
     """The media type, up to 255 characters; may be empty."""
     size_bytes: _builtins.int
