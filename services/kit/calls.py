@@ -14,17 +14,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
-from parley.common.v1 import access_pb2
 
+from parley.common.v1 import access_pb2
 from services.kit.access import Caller, TokenVerifier, bearer_token
-from services.kit.errors import AccessDenied, CallTooLong, DomainError, InternalFault, MethodUnknown, Overloaded, ShuttingDown, TokenMissing
+from services.kit.errors import (
+    AccessDenied,
+    CallTooLong,
+    DomainError,
+    InternalFault,
+    MethodUnknown,
+    Overloaded,
+    ShuttingDown,
+    TokenMissing,
+)
 from services.kit.faults import describe_fault
 from services.kit.ids import uuid7
 from services.kit.inflight import InFlight
@@ -35,6 +44,8 @@ from services.kit.streams import Requests, Stream
 log = structlog.get_logger()
 
 Handler = Callable[..., Any]
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Access: TypeAlias = "access_pb2.Access.ValueType"
 R = TypeVar("R")
 PUBLIC = access_pb2.ACCESS_PUBLIC
 # Infrastructure whose protos are not ours and state no access.
@@ -52,22 +63,22 @@ class MethodMissing(Exception):
 class Call:
     """One RPC in progress: who calls, and whether the server wants to stop."""
 
-    __slots__ = ("_caller", "_context", "draining", "ended_by_drain", "method", "task")
+    __slots__ = ("_context", "draining", "ended_by_drain", "known_caller", "method", "task")
 
     def __init__(self, method: str, context: Any, draining: asyncio.Event) -> None:
         self.method = method
         self.draining = draining
         self.task: asyncio.Task[Any] | None = None
         self.ended_by_drain = False
-        self._caller: Caller | None = None
+        self.known_caller: Caller | None = None
         self._context = context
 
     @property
     def caller(self) -> Caller:
         """Who calls. Only in RPCs whose access is not PUBLIC."""
-        if self._caller is None:
+        if self.known_caller is None:
             raise TokenMissing
-        return self._caller
+        return self.known_caller
 
     @property
     def peer(self) -> str:
@@ -105,7 +116,7 @@ class CallPolicy:
     inflight: InFlight = field(default_factory=InFlight)
 
 
-def compose(registration: Registration, policy: CallPolicy) -> dict[str, grpc.RpcMethodHandler]:
+def compose(registration: Registration, policy: CallPolicy) -> dict[str, RpcHandler]:
     """The handlers of all methods of a service, by full name such as `/parley.chat.v1.ChatService/Connect`.
 
     Raises AccessNotStated and MethodMissing, so that such a server never starts.
@@ -116,7 +127,7 @@ def compose(registration: Registration, policy: CallPolicy) -> dict[str, grpc.Rp
     }
 
 
-def access_of(method: MethodDescriptor) -> access_pb2.Access:
+def access_of(method: MethodDescriptor) -> Access:
     """Who may call a method, from its option. Raises AccessNotStated."""
     if method.containing_service.full_name in PUBLIC_SERVICES:
         return PUBLIC
@@ -143,7 +154,7 @@ class Method:
         self._policy = policy
         self._inflight = policy.inflight
 
-    def handler(self) -> grpc.RpcMethodHandler:
+    def handler(self) -> RpcHandler:
         """The gRPC handler. Bytes go in and out: decoding happens inside the wrapper, so its errors are ours."""
         match self._kind:
             case (False, False):
@@ -168,8 +179,9 @@ class Method:
         return await self._run(context, answer)
 
     async def _capped(self, request: Any, call: Call) -> Any:
+        cap = asyncio.timeout(self._policy.unary_timeout)
         try:
-            async with asyncio.timeout(self._policy.unary_timeout) as cap:
+            async with cap:
                 return await self._behaviour(request, call)
         except TimeoutError as error:
             if cap.expired():
@@ -205,7 +217,9 @@ class Method:
 
         await self._run(context, answer, requests)
 
-    async def _run(self, context: Any, answer: Callable[[Call], Awaitable[R]], requests: Requests[Any] | None = None) -> R:
+    async def _run(
+        self, context: Any, answer: Callable[[Call], Awaitable[R]], requests: Requests[Any] | None = None
+    ) -> R:
         started = perf_counter()
         call = Call(self._name, context, self._inflight.draining)
         streaming = self._kind != (False, False)
@@ -213,11 +227,11 @@ class Method:
         failure: DomainError
         try:
             if self._access != PUBLIC:
-                call._caller = await self._authenticated(context)
+                call.known_caller = await self._authenticated(context)
             self._admit(streaming)
             result = await answer(call)
             self._log(started, call, "OK", None)
-            return result
+            return result  # noqa: TRY300  # the happy path reads first
         except DomainError as error:
             failure = error
         except asyncio.CancelledError as error:
@@ -234,7 +248,7 @@ class Method:
             # gRPC's word for a call that is over while the handler still answers.
             self._log(started, call, "CANCELLED", None)
             raise asyncio.CancelledError from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the outermost wrapper: whatever it is becomes an incident
             failure = self._fault(error)
         finally:
             self._inflight.leave(call, streaming=streaming)
@@ -268,14 +282,14 @@ class Method:
         if self._quiet:
             return
         fields: dict[str, Any] = {"method": self._name, "code": code, "ms": round((perf_counter() - started) * 1000, 2)}
-        if call._caller is not None:
-            fields["user_id"] = str(call._caller.user_id)
+        if call.known_caller is not None:
+            fields["user_id"] = str(call.known_caller.user_id)
         if failure is not None:
             fields["reason"] = failure.reason
         log.info("rpc", **fields)
 
 
-def may_call(access: access_pb2.Access, caller: Caller) -> bool:
+def may_call(access: Access, caller: Caller) -> bool:
     """Whether a caller may make a call of this access."""
     if access == access_pb2.ACCESS_USER:
         return "service" not in caller.scopes
@@ -286,7 +300,7 @@ def may_call(access: access_pb2.Access, caller: Caller) -> bool:
     return access == PUBLIC
 
 
-def unknown_method_handler() -> grpc.RpcMethodHandler:
+def unknown_method_handler() -> RpcHandler:
     """Answers METHOD_UNKNOWN to a call of any kind."""
 
     async def refuse(_iterator: object, context: Any) -> None:

@@ -165,7 +165,9 @@ def _translated(error: Exception) -> Exception:
             return DatabaseUnavailable()
         state = getattr(error.orig, "sqlstate", None)
         # Class 08: connection; 53: out of connections, disk or memory; 57P: shutting down; no state: never got there.
-        if isinstance(error, exc.OperationalError) and (state is None or state[:2] in ("08", "53") or state[:3] == "57P"):
+        if isinstance(error, exc.OperationalError) and (
+            state is None or state[:2] in ("08", "53") or state[:3] == "57P"
+        ):
             return DatabaseUnavailable()
     if isinstance(error, exc.TimeoutError | OSError):
         return DatabaseUnavailable()

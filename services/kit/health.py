@@ -43,12 +43,12 @@ class HealthServicer:
     async def List(self, request: health_pb2.HealthListRequest, call: Call) -> health_pb2.HealthListResponse:
         """The state of every service."""
         now = health_pb2.HealthCheckResponse(status=self._status())
-        return health_pb2.HealthListResponse(statuses={name: now for name in self._names})
+        return health_pb2.HealthListResponse(statuses=dict.fromkeys(self._names, now))
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """The state now and at each change; SERVICE_UNKNOWN as a state for a name that is not ours, as the protocol asks.
+        """The state now and at each change; for a name that is not ours SERVICE_UNKNOWN.
 
         Each watcher looks for itself, so that one that does not read holds up nobody.
         """

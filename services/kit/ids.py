@@ -21,7 +21,7 @@ def uuid7() -> UUID:
     The twelve bits after the milliseconds are a fraction of a millisecond (method 3 of §6.2), counted on when two ids
     would be equal or the clock steps back.
     """
-    global _last
+    global _last  # noqa: PLW0603  # the clock of the ids is one for the process
     ticks = time.time_ns() * 4096 // 1_000_000
     with _lock:
         _last = ticks = max(ticks, _last + 1)

@@ -78,7 +78,8 @@ async def _opened(settings: DatabaseSettings, jobs: Sequence[Job]) -> AsyncItera
 
 def _register(app: procrastinate.App, job: Job) -> None:
     async def run(**arguments: Any) -> None:
-        arguments.pop("timestamp", None) if job.cron else None
+        if job.cron:
+            del arguments["timestamp"]
         try:
             await job.run(**arguments)
         except Exception as error:
@@ -87,7 +88,7 @@ def _register(app: procrastinate.App, job: Job) -> None:
         log.info("job done", job=job.name)
 
     retry = procrastinate.RetryStrategy(max_attempts=MAX_ATTEMPTS, exponential_wait=2)
-    task = app.task(name=job.name, retry=retry)(run)
+    task: Any = app.task(name=job.name, retry=retry)(run)
     if job.cron:
         app.periodic(cron=job.cron)(task)
 
@@ -112,9 +113,10 @@ async def run_worker(
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((worker, rescuer, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for task in (worker, rescuer):
-                if task.done():
-                    task.result()
+            if worker.done():
+                worker.result()
+            if rescuer.done():
+                rescuer.result()
         finally:
             for task in (worker, rescuer, stopping):
                 task.cancel()

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import grpc
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
-
 from services.kit.errors import DependencyUnavailable
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ FETCH_TIMEOUT = 3.0
 class RemoteKeys:
     """Keys by `kid`. An unknown `kid`, or an answer older than its `max_age`, asks auth again, at most every 2 s."""
 
-    def __init__(self, auth: "auth_grpc.AuthServiceAsyncStub") -> None:
+    def __init__(self, auth: auth_grpc.AuthServiceStub) -> None:
         self._auth = auth
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._fetched_at = float("-inf")

@@ -32,7 +32,7 @@ class Decoder(Generic[M]):
 
 
 def check(message: Message, *, may_hold_nul: bool = True) -> None:
-    """Raises ValidationFailed if the message breaks the rules in its proto or holds NUL, which PostgreSQL cannot keep."""
+    """Raises ValidationFailed if a message breaks the rules in its proto or has NUL in a string."""
     violations = _validator.collect_violations(message)
     if violations:
         raise ValidationFailed(
@@ -50,7 +50,7 @@ def _strings_with_nul(message: Message, prefix: str) -> Iterator[str]:
             if any("\0" in text for text in values):
                 yield path
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            if field.message_type.GetOptions().map_entry:
+            if field.message_type is not None and field.message_type.GetOptions().map_entry:
                 yield from _map_with_nul(value, path)
             else:
                 for item in value if field.is_repeated else (value,):
@@ -60,7 +60,7 @@ def _strings_with_nul(message: Message, prefix: str) -> Iterator[str]:
 def _map_with_nul(entries: object, path: str) -> Iterator[str]:
     assert hasattr(entries, "items")
     for key, value in entries.items():
-        if isinstance(key, str) and "\0" in key or isinstance(value, str) and "\0" in value:
+        if (isinstance(key, str) and "\0" in key) or (isinstance(value, str) and "\0" in value):
             yield path
         elif isinstance(value, Message):
             yield from _strings_with_nul(value, f"{path}[{key!r}].")

@@ -33,7 +33,7 @@ def run_service(name: str, settings_type: type[S], wiring: Wiring[S], *, reuse_p
     try:
         return run_until_signal(serve)
     except PortTaken as taken:
-        print(f"parley: {taken} is taken: stop what listens there, or set PARLEY_{name.upper()}_PORT", file=sys.stderr)
+        sys.stderr.write(f"parley: {taken} is taken: stop what listens there, or set PARLEY_{name.upper()}_PORT\n")
         return EXIT_PORT_TAKEN
 
 

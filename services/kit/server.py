@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.kit import health
 from services.kit.access import TokenVerifier
-from services.kit.calls import CallPolicy, Registration, compose, names_of, unknown_method_handler
+from services.kit.calls import CallPolicy, Registration, RpcHandler, compose, names_of, unknown_method_handler
 from services.kit.settings import ServiceSettings
 
 log = structlog.get_logger()
@@ -37,16 +37,16 @@ class PortTaken(Exception):
 class _Handlers(grpc.GenericRpcHandler):
     """Finds a call's handler by its full name: one look-up in a dictionary."""
 
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler], fallback: grpc.RpcMethodHandler | None) -> None:
+    def __init__(self, handlers: dict[str, RpcHandler], fallback: RpcHandler | None) -> None:
         self._handlers = handlers
         self._fallback = fallback
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler | None:
         return self._handlers.get(handler_call_details.method, self._fallback)
 
 
 def server_options(settings: ServiceSettings, *, reuse_port: bool) -> list[tuple[str, int]]:
-    """gRPC's options. Limits keep one client from hurting the others; see docs/decisions for the ones that surprise."""
+    """GRPC's options. Limits keep one client from hurting the others; see docs/decisions for the ones that surprise."""
     age_ms = int(settings.max_connection_age * 1000)
     return [
         ("grpc.so_reuseport", int(reuse_port)),
@@ -79,7 +79,7 @@ async def running(
         *service.registrations,
         Registration(health.SERVICE, health_servicer, followers=frozenset({"Watch"})),
     ]
-    handlers: dict[str, grpc.RpcMethodHandler] = {}
+    handlers: dict[str, RpcHandler] = {}
     for registration in registrations:
         handlers |= compose(registration, policy)
     server = grpc.aio.server(options=server_options(settings, reuse_port=reuse_port))

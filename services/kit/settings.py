@@ -73,5 +73,5 @@ def _refuse(error: ValidationError) -> NoReturn:
     for problem in error.errors():
         name = "PARLEY_" + "_".join(str(part) for part in problem["loc"]).upper().removeprefix("PARLEY_")
         what = "is not set" if problem["type"] == "missing" else problem["msg"]
-        print(f"parley: {name}: {what}", file=sys.stderr)
+        sys.stderr.write(f"parley: {name}: {what}\n")
     raise SystemExit(EXIT_BAD_SETTINGS)

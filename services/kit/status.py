@@ -7,8 +7,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
-from parley.common.v1 import status_pb2 as parley_status_pb2
 
+from parley.common.v1 import status_pb2 as parley_status_pb2
 from services.kit import errors
 
 DOMAIN = "parley"

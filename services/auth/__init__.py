@@ -1,0 +1,1 @@
+"""Identity: users, sessions and the tokens that every other service accepts."""

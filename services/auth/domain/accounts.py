@@ -1,0 +1,59 @@
+"""Users: registering, and who the caller is."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from services.auth.domain.passwords import Passwords
+from services.auth.errors import EmailTaken, SessionRevoked, UserNotFound
+from services.auth.repository import Sessions, UserRow, Users
+from services.kit.database import Database
+from services.kit.ids import uuid7
+from services.kit.jobs import JobQueue
+
+WELCOME_JOB = "auth.send_welcome_email"
+
+
+class Accounts:
+    """The use cases around a user."""
+
+    def __init__(self, db: Database, passwords: Passwords, jobs: JobQueue, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._passwords = passwords
+        self._jobs = jobs
+        self._clock = clock
+
+    async def register(self, email: str, password: str, full_name: str) -> UserRow:
+        """Store a new user and enqueue the welcome mail, both or neither. Raises EmailTaken."""
+        async with self._db.read() as tx:
+            if await Users(tx).by_email(email_key(email)) is not None:
+                raise EmailTaken  # Before the password is hashed: it is the expensive part.
+        now = self._clock()
+        user = UserRow(uuid7(), email, full_name, await self._passwords.hash(password), now, now)
+        async with self._db.transaction() as tx:
+            if not await Users(tx).add(user, email_key(email)):
+                raise EmailTaken
+            await self._jobs.enqueue(tx, WELCOME_JOB, user_id=str(user.id))
+        return user
+
+    async def get_current_user(self, user_id: UUID, session_id: UUID) -> UserRow:
+        """The user of a session that lives. Raises SessionRevoked, UserNotFound."""
+        async with self._db.transaction() as tx:
+            session = await Sessions(tx).get(session_id)
+            if session is None or session.revoke_time is not None or session.expire_time <= self._clock():
+                raise SessionRevoked
+            user = await Users(tx).by_id(user_id)
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def send_welcome_email(self, user_id: UUID, session_id: UUID) -> None:
+        """Enqueue the welcome mail once more, unless one is waiting. Raises SessionRevoked, UserNotFound."""
+        user = await self.get_current_user(user_id, session_id)
+        async with self._db.transaction() as tx:
+            await self._jobs.enqueue(tx, WELCOME_JOB, once=f"{WELCOME_JOB}:{user.id}", user_id=str(user.id))
+
+
+def email_key(email: str) -> str:
+    """What makes two addresses the same: everything but upper and lower case."""
+    return email.casefold()

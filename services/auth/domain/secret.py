@@ -1,0 +1,96 @@
+"""The secret that only the auth service holds: it encrypts signing keys and derives refresh tokens."""
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+SECRET_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class SecretUnusable(Exception):
+    """The secret key is not 32 bytes in base64, or is not the one that encrypted the keys in the database."""
+
+
+class Secret:
+    """Two keys derived from the secret (HKDF, RFC 5869): one encrypts at rest, one derives refresh tokens."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != SECRET_BYTES:
+            raise SecretUnusable(f"PARLEY_AUTH_SECRET_KEY must be {SECRET_BYTES} bytes in base64, not {len(secret)}")
+        self._box = AESGCM(_derived(secret, b"parley signing keys at rest"))
+        self._tokens = _derived(secret, b"parley refresh tokens")
+
+    @classmethod
+    def from_base64(cls, text: str) -> "Secret":
+        """The secret that a setting gives. Raises SecretUnusable."""
+        try:
+            return cls(base64.b64decode(text, validate=True))
+        except binascii.Error as error:
+            raise SecretUnusable("PARLEY_AUTH_SECRET_KEY is not base64") from error
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Secret":
+        """The secret in a file of mode 600, which is made if it is not there; two processes at once make one."""
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.{os.getpid()}")
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(base64.b64encode(secrets.token_bytes(SECRET_BYTES)))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                pass
+            finally:
+                partial.unlink()
+        return cls.from_base64(path.read_text().strip())
+
+    def encrypt(self, plain: bytes, context: str) -> bytes:
+        """AES-256-GCM with a random nonce in front; only opens under the same context."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._box.encrypt(nonce, plain, context.encode())
+
+    def decrypt(self, sealed: bytes, context: str) -> bytes:
+        """What was encrypted. Raises SecretUnusable."""
+        try:
+            return self._box.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
+        except InvalidTag as error:
+            raise SecretUnusable("the signing keys in the database were encrypted with another secret key") from error
+
+    def successor(self, refresh_token: str) -> str:
+        """The one refresh token that a token is exchanged for.
+
+        It is derived, not drawn, so that a repeated exchange answers with the same one although only hashes are stored.
+        """
+        return encode_token(hmac.digest(self._tokens, refresh_token.encode(), sha256))
+
+
+def new_refresh_token() -> str:
+    """256 random bits, base64url."""
+    return encode_token(secrets.token_bytes(SECRET_BYTES))
+
+
+def token_hash(refresh_token: str) -> bytes:
+    """What is stored of a refresh token. It has 256 bits of entropy, so that a plain SHA-256 is enough."""
+    return sha256(refresh_token.encode()).digest()
+
+
+def encode_token(raw: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _derived(secret: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)

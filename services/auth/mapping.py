@@ -1,0 +1,53 @@
+"""From rows and values to messages."""
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from parley.auth.v1 import auth_service_pb2 as pb2
+from services.auth.domain.secret import encode_token
+from services.auth.domain.sessions import SignedIn
+from services.auth.domain.signing import PublicKey
+from services.auth.repository import SessionRow, UserRow
+
+
+def to_user(row: UserRow) -> pb2.User:
+    """A user, without anything secret."""
+    return pb2.User(
+        id=str(row.id),
+        email=row.email,
+        full_name=row.full_name,
+        create_time=_timestamp(row.create_time),
+        update_time=_timestamp(row.update_time),
+    )
+
+
+def to_session(row: SessionRow) -> pb2.Session:
+    """A session."""
+    return pb2.Session(
+        id=str(row.id),
+        device_label=row.device_label,
+        create_time=_timestamp(row.create_time),
+        expire_time=_timestamp(row.expire_time),
+    )
+
+
+def to_tokens(signed_in: SignedIn) -> pb2.TokenPair:
+    """The tokens of a session."""
+    return pb2.TokenPair(
+        access_token=signed_in.access.token,
+        token_type="Bearer",
+        expire_time=_timestamp(signed_in.access.expire_time),
+        refresh_token=signed_in.refresh_token,
+    )
+
+
+def to_jwk(key: PublicKey) -> pb2.Jwk:
+    """A public key as RFC 8037 writes it."""
+    return pb2.Jwk(kty="OKP", crv="Ed25519", kid=key.kid, x=encode_token(key.raw), alg="EdDSA", use="sig")
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

@@ -1,0 +1,60 @@
+"""Where the objects of auth meet."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from parley.auth.v1 import auth_service_pb2
+from services.auth.domain.accounts import Accounts
+from services.auth.domain.passwords import open_passwords
+from services.auth.domain.secret import Secret
+from services.auth.domain.sessions import SignIns
+from services.auth.domain.signing import SigningKeys, TokenIssuer
+from services.auth.jobs import AuthJobs
+from services.auth.servicer import AuthServicer
+from services.auth.settings import AuthJobSettings, AuthSettings
+from services.kit.access import TokenVerifier
+from services.kit.calls import Registration
+from services.kit.database import Database
+from services.kit.ids import utc_now
+from services.kit.jobs import Job, JobQueue
+from services.kit.mail import Mailer
+from services.kit.server import Service
+
+AUTH_SERVICE = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
+
+
+@asynccontextmanager
+async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
+    """The auth service, ready to be served."""
+    secret = _secret(settings)
+    with open_passwords(slots=settings.auth_hash_slots, queue=settings.auth_hash_queue) as passwords:
+        async with Database.open(settings) as db:
+            keys = SigningKeys(db, secret, utc_now)
+            issuer = TokenIssuer(
+                keys,
+                issuer=settings.token_issuer,
+                audience=settings.token_audience,
+                life=settings.access_token_life,
+                clock=utc_now,
+            )
+            accounts = Accounts(db, passwords, JobQueue(), utc_now)
+            sign_ins = SignIns(db, passwords, issuer, secret, session_life=settings.session_life, clock=utc_now)
+            yield Service(
+                name="auth",
+                registrations=[Registration(AUTH_SERVICE, AuthServicer(accounts, sign_ins, keys))],
+                verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+                is_ready=lambda: db.is_ready,
+            )
+
+
+@asynccontextmanager
+async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Job]]:
+    """What the worker does for auth."""
+    async with Database.open(settings) as db:
+        yield AuthJobs(db, Mailer(settings), utc_now).all()
+
+
+def _secret(settings: AuthSettings) -> Secret:
+    if settings.auth_secret_key is not None:
+        return Secret.from_base64(settings.auth_secret_key.get_secret_value())
+    return Secret.from_file(settings.data_dir / "auth-secret.key")
