@@ -33,13 +33,15 @@ class Decoder(Generic[M]):
 
 def check(message: Message, *, may_hold_nul: bool = True) -> None:
     """Raises ValidationFailed if a message breaks the rules in its proto or has NUL in a string."""
-    violations = _validator.collect_violations(message)
-    if violations:
-        raise ValidationFailed(
-            fields=[FieldViolation(_path(v.proto.field), v.proto.message) for v in violations[:MAX_VIOLATIONS]]
-        )
+    if found := violations(message):
+        raise ValidationFailed(fields=found[:MAX_VIOLATIONS])
     if may_hold_nul and (fields := list(_strings_with_nul(message, ""))):
         raise ValidationFailed(fields=[FieldViolation(f, "must not contain U+0000") for f in fields[:MAX_VIOLATIONS]])
+
+
+def violations(message: Message) -> list[FieldViolation]:
+    """The fields of a message that break the rules in its proto."""
+    return [FieldViolation(_path(v.proto.field), v.proto.message) for v in _validator.collect_violations(message)]
 
 
 def _strings_with_nul(message: Message, prefix: str) -> Iterator[str]:
