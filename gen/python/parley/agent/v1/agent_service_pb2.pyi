@@ -59,8 +59,8 @@ class Agent(_message.Message):
     """Stands for this revision (RFC 9110 §8.8.3, without quotes). Set by the server."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """Free settings for the model and its tools. Numbers are doubles: integers beyond 2^53 are refused. At most 64 KiB as
-        JSON.
+        """Free settings for the model and its tools: at most 64 KiB as JSON, at most 32 levels deep. Numbers are doubles, which
+        hold an integer exactly only within ±(2^53 - 1) (RFC 7493 §2.2): numbers beyond, NaN and infinities are refused.
         """
 
     @_builtins.property
@@ -297,7 +297,10 @@ class UpdateAgentRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: any of `name`, `description`, `model_name`, `system_prompt`, `config`, `is_active`."""
+        """Which fields to change: any of `name`, `description`, `model_name`, `system_prompt`, `config` (as a whole),
+        `is_active`. A single `*` stands for all of them; avoid it, since it clears fields that the caller's version of this
+        proto does not know yet. A mask that is unset, empty, or names anything else is UPDATE_MASK_INVALID.
+        """
 
     def __init__(
         self,
@@ -318,7 +321,7 @@ Global___UpdateAgentRequest: _TypeAlias = UpdateAgentRequest  # noqa: Y015
 @_typing.final
 class AgentPatch(_message.Message):
     """The fields of an agent that its owner can change. The limits are those of Agent; they are checked for the fields that
-    the mask names.
+    the mask names, and violations are named `agent.name` and so on.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -338,7 +341,7 @@ class AgentPatch(_message.Message):
     system_prompt: _builtins.str
     """See Agent.system_prompt."""
     is_active: _builtins.bool
-    """See Agent.is_active."""
+    """See Agent.is_active; unset is false."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """See Agent.config."""

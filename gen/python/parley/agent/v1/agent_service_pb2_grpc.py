@@ -71,7 +71,8 @@ class AgentServiceServicer:
     def CreateAgent(self, request, context):
         """Creates an agent of the caller's.
 
-        Retry: with the same `request_id` and payload it answers with the agent that the first call created.
+        Retry: with the same `request_id` and payload it answers with the agent that the first call created, as it is now,
+        or AGENT_NOT_FOUND once that one was deleted.
         Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, VALIDATION_FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

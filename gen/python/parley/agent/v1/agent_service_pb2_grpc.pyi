@@ -21,7 +21,8 @@ class AgentServiceStub:
     CreateAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.CreateAgentRequest, _agent_service_pb2.CreateAgentResponse]
     """Creates an agent of the caller's.
 
-    Retry: with the same `request_id` and payload it answers with the agent that the first call created.
+    Retry: with the same `request_id` and payload it answers with the agent that the first call created, as it is now,
+    or AGENT_NOT_FOUND once that one was deleted.
     Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, VALIDATION_FAILED.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
@@ -54,7 +55,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_agent_service_pb2.CreateAgentResponse]:
         """Creates an agent of the caller's.
 
-        Retry: with the same `request_id` and payload it answers with the agent that the first call created.
+        Retry: with the same `request_id` and payload it answers with the agent that the first call created, as it is now,
+        or AGENT_NOT_FOUND once that one was deleted.
         Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, VALIDATION_FAILED.
         """
 

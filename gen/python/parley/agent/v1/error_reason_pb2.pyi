@@ -29,8 +29,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 2
     """ABORTED. The agent was changed since the `etag` was read. Read it again, apply the change to what it is now."""
     ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT. `config` cannot be stored without loss: it holds an integer beyond 2^53 (numbers are doubles), is
-    larger than 64 KiB, or is nested deeper than 32 levels.
+    """INVALID_ARGUMENT. `config` cannot be stored without loss: it holds a number beyond ±(2^53 - 1) (numbers are doubles),
+    NaN or an infinity, is larger than 64 KiB as JSON, or is nested deeper than 32 levels. `BadRequest` names the field.
     """
     ERROR_REASON_AGENT_LIMIT_REACHED: _ErrorReason.ValueType  # 4
     """RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller has as many agents as one user may have."""
@@ -45,8 +45,8 @@ ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 1
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 2
 """ABORTED. The agent was changed since the `etag` was read. Read it again, apply the change to what it is now."""
 ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT. `config` cannot be stored without loss: it holds an integer beyond 2^53 (numbers are doubles), is
-larger than 64 KiB, or is nested deeper than 32 levels.
+"""INVALID_ARGUMENT. `config` cannot be stored without loss: it holds a number beyond ±(2^53 - 1) (numbers are doubles),
+NaN or an infinity, is larger than 64 KiB as JSON, or is nested deeper than 32 levels. `BadRequest` names the field.
 """
 ERROR_REASON_AGENT_LIMIT_REACHED: ErrorReason.ValueType  # 4
 """RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller has as many agents as one user may have."""

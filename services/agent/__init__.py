@@ -1,0 +1,1 @@
+"""AI agents: created, listed and changed by the user whose they are."""

@@ -1,0 +1,162 @@
+"""What can be done with agents. A user's agents are nobody else's: for others they do not exist."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, TypedDict
+from uuid import UUID
+
+from services.agent.errors import AgentLimitReached, AgentNotFound, ConfigInvalid, EtagMismatch
+from services.agent.models import Agent
+from services.agent.repository import AgentRows
+from services.kit.database import Database
+from services.kit.errors import FieldViolation, QuotaViolation, RequestIdReused
+from services.kit.ids import uuid7
+from services.kit.pages import Page, PageRequest
+
+MAX_CONFIG_BYTES = 64 * 1024
+MAX_CONFIG_DEPTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a user decides about a new agent."""
+
+    name: str
+    description: str
+    model_name: str
+    system_prompt: str
+    config: dict[str, Any]
+    is_active: bool
+
+    def digest(self) -> bytes:
+        """Equal for equal drafts, whatever the order of keys in `config`."""
+        return hashlib.sha256(_canonical(asdict(self))).digest()
+
+
+class Changes(TypedDict, total=False):
+    """The fields of an agent that are to change, with their new values."""
+
+    name: str
+    description: str
+    model_name: str
+    system_prompt: str
+    config: dict[str, Any]
+    is_active: bool
+
+
+class Agents:
+    """The agents of all users."""
+
+    def __init__(self, db: Database, *, clock: Callable[[], datetime], max_per_user: int) -> None:
+        self._db = db
+        self._clock = clock
+        self._max_per_user = max_per_user
+
+    async def create_agent(self, user_id: UUID, draft: Draft, request_id: UUID | None) -> Agent:
+        """Create an agent. The same draft under the same `request_id` gives the agent that the first one created.
+
+        Raises ConfigInvalid, AgentLimitReached, RequestIdReused, and AgentNotFound if that agent was deleted since.
+        """
+        _check_config(draft.config, "config")
+        digest = draft.digest() if request_id else None
+        now = self._clock()
+        async with self._db.transaction() as tx:
+            rows = AgentRows(tx)
+            await rows.lock_owner(user_id)
+            if request_id and (created := await rows.find_created(user_id, request_id)):
+                first_digest, first = created
+                if first_digest != digest:
+                    raise RequestIdReused
+                return _found(first)
+            if await rows.count(user_id) >= self._max_per_user:
+                raise AgentLimitReached(quota=[QuotaViolation(f"user:{user_id}", f"{self._max_per_user} agents")])
+            agent = Agent(
+                id=uuid7(),
+                user_id=user_id,
+                name=draft.name,
+                description=draft.description,
+                model_name=draft.model_name,
+                system_prompt=draft.system_prompt,
+                config=draft.config,
+                is_active=draft.is_active,
+                revision=1,
+                create_time=now,
+                update_time=now,
+            )
+            await rows.insert(agent, request_id, digest)
+        return agent
+
+    async def get_agent(self, user_id: UUID, agent_id: UUID) -> Agent:
+        """The user's agent of this id. Raises AgentNotFound."""
+        async with self._db.read() as tx:
+            return _found(await AgentRows(tx).get(user_id, agent_id))
+
+    async def list_agents(self, user_id: UUID, page: PageRequest) -> Page[Agent]:
+        """A page of the user's agents, newest first."""
+        async with self._db.read() as tx:
+            return await AgentRows(tx).list_newest_first(user_id, page)
+
+    async def update_agent(self, user_id: UUID, agent_id: UUID, changes: Changes, etag: str) -> Agent:
+        """Change an agent and return it as it is then: a new revision, unless every field has its new value already.
+
+        Raises AgentNotFound, EtagMismatch, ConfigInvalid.
+        """
+        if "config" in changes:
+            _check_config(changes["config"], "agent.config")
+        async with self._db.transaction() as tx:
+            rows = AgentRows(tx)
+            agent = await self._get_expected(rows, user_id, agent_id, etag)
+            different = {
+                name: value for name, value in changes.items() if _canonical(value) != _canonical(getattr(agent, name))
+            }
+            return await rows.update(agent.id, different, self._clock()) if different else agent
+
+    async def delete_agent(self, user_id: UUID, agent_id: UUID, etag: str) -> None:
+        """Delete an agent. Raises AgentNotFound, EtagMismatch."""
+        async with self._db.transaction() as tx:
+            rows = AgentRows(tx)
+            agent = await self._get_expected(rows, user_id, agent_id, etag)
+            await rows.delete(agent.id, self._clock())
+
+    async def _get_expected(self, rows: AgentRows, user_id: UUID, agent_id: UUID, etag: str) -> Agent:
+        agent = _found(await rows.get_for_update(user_id, agent_id))
+        if etag and etag != agent.etag:
+            raise EtagMismatch
+        return agent
+
+
+def _found(agent: Agent | None) -> Agent:
+    if agent is None:
+        raise AgentNotFound
+    return agent
+
+
+def _canonical(value: object) -> bytes:
+    """Equal for equal JSON; unlike `==`, it tells `true` from 1."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _check_config(config: dict[str, Any], field: str) -> None:
+    """Raises ConfigInvalid unless the config can be given back as it came. `field` is its path in the request."""
+    problem = _problem(config, depth=1)
+    if problem is None and len(_canonical(config)) > MAX_CONFIG_BYTES:
+        problem = f"must be at most {MAX_CONFIG_BYTES} bytes as JSON"
+    if problem:
+        raise ConfigInvalid(fields=[FieldViolation(field, problem)])
+
+
+def _problem(value: object, depth: int) -> str | None:
+    match value:
+        case dict() | list() if depth > MAX_CONFIG_DEPTH:
+            return f"must not be nested deeper than {MAX_CONFIG_DEPTH} levels"
+        case dict():
+            return next((p for item in value.values() if (p := _problem(item, depth + 1))), None)
+        case list():
+            return next((p for item in value if (p := _problem(item, depth + 1))), None)
+        case int() | float() if not abs(value) < 2**53:  # NaN compares as neither
+            return "must hold only numbers between -(2^53 - 1) and 2^53 - 1"
+        case _:
+            return None

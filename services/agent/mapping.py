@@ -1,0 +1,110 @@
+"""Between messages and what the domain works with."""
+
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from parley.agent.v1 import agent_service_pb2 as pb2
+from services.agent.domain import Changes, Draft
+from services.agent.models import Agent
+from services.kit.errors import FieldViolation, UpdateMaskInvalid, ValidationFailed
+from services.kit.messages import violations
+
+_CHANGEABLE = list(pb2.AgentPatch.DESCRIPTOR.fields_by_name)
+_SHOWN_OF_A_PATH = 64
+
+
+def to_message(agent: Agent) -> pb2.Agent:
+    """An agent as its owner sees it."""
+    return pb2.Agent(
+        id=str(agent.id),
+        user_id=str(agent.user_id),
+        name=agent.name,
+        description=agent.description,
+        model_name=agent.model_name,
+        system_prompt=agent.system_prompt,
+        config=_to_struct(agent.config),
+        is_active=agent.is_active,
+        revision=agent.revision,
+        etag=agent.etag,
+        create_time=_to_timestamp(agent.create_time),
+        update_time=_to_timestamp(agent.update_time),
+    )
+
+
+def to_draft(request: pb2.CreateAgentRequest) -> Draft:
+    """What the request wants the new agent to be."""
+    return Draft(
+        name=request.name,
+        description=request.description,
+        model_name=request.model_name,
+        system_prompt=request.system_prompt,
+        config=_from_struct(request.config),
+        is_active=request.is_active if request.HasField("is_active") else True,
+    )
+
+
+def to_changes(request: pb2.UpdateAgentRequest) -> Changes:
+    """What the request wants to change. Raises UpdateMaskInvalid, and ValidationFailed as CreateAgent would."""
+    paths = _masked(list(request.update_mask.paths))
+    values = {path: getattr(request.agent, path) for path in paths}
+    broken = [v for v in violations(pb2.CreateAgentRequest(**values)) if v.field in values]
+    if broken:
+        raise ValidationFailed(fields=[FieldViolation(f"agent.{v.field}", v.description) for v in broken])
+    if "config" in values:
+        values["config"] = _from_struct(request.agent.config)
+    return cast("Changes", values)  # the paths are fields of AgentPatch, and so are the keys of Changes
+
+
+def to_uuid(text: str) -> UUID | None:
+    """The UUID of an optional field that was validated."""
+    return UUID(text) if text else None
+
+
+def _masked(paths: list[str]) -> list[str]:
+    if not paths:
+        raise UpdateMaskInvalid(fields=[FieldViolation("update_mask", "must name at least one field")])
+    if paths == ["*"]:
+        return _CHANGEABLE
+    unknown = dict.fromkeys(path[:_SHOWN_OF_A_PATH] for path in paths if path not in _CHANGEABLE)
+    if unknown:
+        known = ", ".join(_CHANGEABLE)
+        raise UpdateMaskInvalid(
+            fields=[FieldViolation("update_mask", f"{path!r} is none of {known}") for path in list(unknown)[:20]]
+        )
+    return paths
+
+
+def _to_timestamp(moment: datetime) -> Timestamp:
+    # A quarter of the time of Timestamp.FromDatetime.
+    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1000)
+
+
+def _to_struct(config: dict[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(config)
+    return struct
+
+
+def _from_struct(struct: Struct) -> dict[str, Any]:
+    return {key: _from_value(value) for key, value in struct.fields.items()}
+
+
+def _from_value(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number  # so that JSON reads 5, as the caller wrote it
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return _from_struct(value.struct_value)
+        case "list_value":
+            return [_from_value(item) for item in value.list_value.values]
+        case _:
+            return None

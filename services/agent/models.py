@@ -1,0 +1,63 @@
+"""The table of agents, and an agent as it is read from it."""
+
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import TIMESTAMP
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from services.kit.database import schema_metadata
+
+# A JSON object, as `json.loads` makes it.
+Config = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """The tables of the schema `agent`."""
+
+    metadata = schema_metadata("agent")
+    type_annotation_map: ClassVar = {datetime: TIMESTAMP(timezone=True), Config: JSONB}
+
+
+class AgentTable(Base):
+    """One row an agent; a deleted one stays, with its `delete_time`."""
+
+    __tablename__ = "agents"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID]
+    name: Mapped[str]
+    description: Mapped[str]
+    model_name: Mapped[str]
+    system_prompt: Mapped[str]
+    config: Mapped[Config]
+    is_active: Mapped[bool]
+    revision: Mapped[int]
+    create_time: Mapped[datetime]
+    update_time: Mapped[datetime]
+    delete_time: Mapped[datetime | None]
+    request_id: Mapped[UUID | None]
+    draft_digest: Mapped[bytes | None]
+
+
+class Agent(NamedTuple):
+    """An agent that is not deleted. Its fields are columns of AgentTable, so that a row becomes one at no cost."""
+
+    id: UUID
+    user_id: UUID
+    name: str
+    description: str
+    model_name: str
+    system_prompt: str
+    config: Config
+    is_active: bool
+    revision: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def etag(self) -> str:
+        """Stands for this revision of this agent."""
+        return f"{self.revision}-{self.id.hex[-12:]}"
