@@ -1,0 +1,146 @@
+"""Real servers on real PostgreSQL: one server a session, one freshly cloned database a test."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import grpc
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+from services.cli.embedded_postgres import EmbeddedPostgres
+from services.kit.access import TokenVerifier
+from services.kit.database import Database, libpq_url
+from services.kit.server import Service, running
+from services.kit.settings import DatabaseSettings, ServiceSettings
+from services.migrations import migrate
+from tests.support import AUDIENCE, ISSUER, Metadata, TestKeys, bearer
+
+S = TypeVar("S", bound=DatabaseSettings)
+Serve = Callable[..., Awaitable[grpc.aio.Channel]]
+Wiring = Callable[[Any], AbstractAsyncContextManager[Service]]
+TEMPLATE = "parley_template"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server: an embedded one, or the one that PARLEY_TEST_DATABASE_URL names."""
+    if url := os.environ.get("PARLEY_TEST_DATABASE_URL"):
+        yield libpq_url(url)
+        return
+    # These data die with the tests, so that PostgreSQL need not wait for the disk.
+    options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
+    with EmbeddedPostgres.start(tmp_path_factory.mktemp("postgres"), options=options) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> str:
+    """The server's URL, once the template database has every migration."""
+    with _administering(postgres) as admin:
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(TEMPLATE)))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    migrate(_url_of(postgres, TEMPLATE))
+    return postgres
+
+
+@pytest.fixture
+def database_url(template: str) -> Iterator[str]:
+    """A database of this test's own."""
+    name = f"parley_test_{uuid.uuid4().hex}"
+    with _administering(template) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+    yield _url_of(template, name)
+    with _administering(template) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Callable[..., Any]:
+    """Makes settings for this test: `settings(AgentSettings, agent_max_per_user=2)`."""
+
+    def make(kind: type[S], **values: Any) -> S:
+        return kind(**({"database_url": database_url, "data_dir": tmp_path / "data", "drain_seconds": 2.0} | values))
+
+    return make
+
+
+@pytest.fixture
+async def database(settings: Callable[..., Any]) -> AsyncIterator[Database]:
+    """The kit's access to this test's database."""
+    async with Database.open(settings(DatabaseSettings)) as opened:
+        await opened.wait_ready()
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def keys() -> TestKeys:
+    """The keys that services under test accept."""
+    return TestKeys()
+
+
+class AsUser:
+    """Tokens of users that exist: `as_user("ann")` is metadata, `as_user.id("ann")` the user's id."""
+
+    def __init__(self, database_url: str, keys: TestKeys) -> None:
+        self._url = database_url
+        self._keys = keys
+        self._ids: dict[str, UUID] = {}
+
+    def __call__(self, name: str, **changed_claims: Any) -> Metadata:
+        return bearer(self._keys.token(self.id(name), **changed_claims))
+
+    def id(self, name: str) -> UUID:
+        """The user's id; the row is made when the name is first said."""
+        if name not in self._ids:
+            self._ids[name] = uuid.uuid4()
+            with psycopg.connect(libpq_url(self._url), autocommit=True) as connection:
+                connection.execute(
+                    "INSERT INTO auth.users (id, email, email_key, full_name, password_hash, create_time, update_time)"
+                    " VALUES (%s, %s, %s, %s, '', now(), now())",
+                    (self._ids[name], f"{name}@example.com", f"{name}@example.com", name.title()),
+                )
+        return self._ids[name]
+
+
+@pytest.fixture
+def as_user(database_url: str, keys: TestKeys) -> AsUser:
+    """Calls on behalf of users, by name."""
+    return AsUser(database_url, keys)
+
+
+@pytest.fixture
+async def serve(keys: TestKeys) -> AsyncIterator[Serve]:
+    """Runs services in this process: `channel = await serve(open_agent, settings(AgentSettings))`.
+
+    They accept the tests' tokens; with `own_keys=True` a service keeps the verifier of its wiring.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def start(wiring: Wiring, settings: ServiceSettings, *, own_keys: bool = False) -> grpc.aio.Channel:
+            service = await stack.enter_async_context(wiring(settings))
+            if not own_keys:
+                verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+                service = replace(service, verifier=verifier)
+            address = await stack.enter_async_context(running(service, settings, port=0))
+            channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+            return await stack.enter_async_context(channel)
+
+        yield start
+
+
+@contextmanager
+def _administering(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(_url_of(url, "postgres"), autocommit=True) as connection:
+        yield connection
+
+
+def _url_of(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)

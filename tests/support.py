@@ -1,0 +1,102 @@
+"""What tests say often: a status that a call must end with, a token, an address."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import grpc
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details_pb2
+from google.rpc import status_pb2
+
+from services.kit.ids import uuid7
+
+ISSUER = AUDIENCE = "parley"
+KID = "the-tests-key"
+M = TypeVar("M", bound=Message)
+Metadata = tuple[tuple[str, str], ...]
+
+
+class TestKeys:
+    """A key pair that services under test accept, as they would accept one of auth's."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.private = Ed25519PrivateKey.generate()
+
+    async def find(self, kid: str) -> Ed25519PublicKey | None:
+        """The public half, for its `kid`."""
+        return self.private.public_key() if kid == KID else None
+
+    def claims(self, user_id: UUID, **changed: Any) -> dict[str, Any]:
+        """The claims of a good token; None takes one out."""
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": str(user_id),
+            "sid": str(uuid7()),
+            "client_id": "tests",
+            "jti": str(uuid4()),
+            "iat": now,
+            "exp": now + 900,
+            "scope": "",
+        }
+        return {name: value for name, value in (claims | changed).items() if value is not None}
+
+    def token(self, user_id: UUID, **changed: Any) -> str:
+        """A signed access token."""
+        return jwt.encode(self.claims(user_id, **changed), self.private, "EdDSA", headers={"typ": "at+jwt", "kid": KID})
+
+
+def bearer(token: str) -> Metadata:
+    """The metadata that carries an access token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+def status_of(error: grpc.RpcError) -> status_pb2.Status:
+    """The `google.rpc.Status` of a failed call."""
+    trailers = dict(error.trailing_metadata() or ())  # type: ignore[attr-defined]  # RpcError's stub leaves it out
+    assert "grpc-status-details-bin" in trailers, f"no status details on {error!r}"
+    return status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+
+
+def detail(status: Any, kind: type[M]) -> M | None:
+    """The detail of a type, such as RetryInfo, in a status; None if there is none."""
+    for packed in status.details:
+        message = kind()
+        if packed.Unpack(message):
+            return message
+    return None
+
+
+def reason_of(status: Any) -> str:
+    """The reason in a status's ErrorInfo."""
+    info = detail(status, details_pb2.ErrorInfo)
+    assert info is not None
+    assert info.domain == "parley"
+    return str(info.reason)
+
+
+@contextmanager
+def raises_status(code: grpc.StatusCode, reason: str, *, fields: Sequence[str] | None = None) -> Iterator[None]:
+    """The block must fail with this code and reason, and, if given, with violations of exactly these fields."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        found = error.code()  # type: ignore[attr-defined]  # RpcError's stub leaves it out
+        assert found == code, f"{found.name}, not {code.name}: {error!r}"
+        status = status_of(error)
+        assert status.code == code.value[0]
+        assert reason_of(status) == reason
+        if fields is not None:
+            bad = detail(status, details_pb2.BadRequest)
+            assert bad is not None, "no field violations"
+            assert sorted({violation.field for violation in bad.field_violations}) == sorted(fields)
+    else:
+        raise AssertionError(f"no failure, where {code.name} {reason} was due")
