@@ -5,10 +5,8 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.auth.v1 import auth_service_pb2 as pb2
-from services.auth.domain.secret import encode_token
-from services.auth.domain.sessions import SignedIn
-from services.auth.domain.signing import PublicKey
-from services.auth.repository import SessionRow, UserRow
+from services.auth.models import PublicKey, SessionRow, SignedIn, UserRow
+from services.kit import base64url
 
 
 def to_user(row: UserRow) -> pb2.User:
@@ -44,7 +42,7 @@ def to_tokens(signed_in: SignedIn) -> pb2.TokenPair:
 
 def to_jwk(key: PublicKey) -> pb2.Jwk:
     """A public key as RFC 8037 writes it."""
-    return pb2.Jwk(kty="OKP", crv="Ed25519", kid=key.kid, x=encode_token(key.raw), alg="EdDSA", use="sig")
+    return pb2.Jwk(kty="OKP", crv="Ed25519", kid=key.kid, x=base64url.encode(key.raw), alg="EdDSA", use="sig")
 
 
 def _timestamp(time: datetime) -> Timestamp:

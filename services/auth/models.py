@@ -1,5 +1,6 @@
-"""The tables of auth."""
+"""The tables of auth, and the values that its use cases answer with."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -65,3 +66,70 @@ class SigningKey(Base):
     public_key: Mapped[bytes]
     private_key: Mapped[bytes]
     create_time: Mapped[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user as stored."""
+
+    id: UUID
+    email: str
+    full_name: str
+    password_hash: str
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session as stored."""
+
+    id: UUID
+    user_id: UUID
+    device_label: str
+    create_time: datetime
+    expire_time: datetime
+    revoke_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A refresh token as stored."""
+
+    session_id: UUID
+    exchange_time: datetime | None
+    request_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A signing key as stored; `private_key` is encrypted."""
+
+    kid: str
+    public_key: bytes
+    private_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that verifies access tokens."""
+
+    kid: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed token and when it expires."""
+
+    token: str
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A session with its newest tokens."""
+
+    access: AccessToken
+    refresh_token: str
+    session: SessionRow

@@ -1,7 +1,6 @@
 """Every SQL statement of auth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -9,52 +8,19 @@ from sqlalchemy import RowMapping, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.auth.models import RefreshToken, Session, SigningKey, User
+from services.auth.models import (
+    KeyRow,
+    RefreshToken,
+    Session,
+    SessionRow,
+    SigningKey,
+    TokenRow,
+    User,
+    UserRow,
+)
 
 # Any number will do as long as no other advisory lock of ours uses it.
 _FIRST_KEY_LOCK = 0x70_6B_65_79
-
-
-@dataclass(frozen=True, slots=True)
-class UserRow:
-    """A user as stored."""
-
-    id: UUID
-    email: str
-    full_name: str
-    password_hash: str
-    create_time: datetime
-    update_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A session as stored."""
-
-    id: UUID
-    user_id: UUID
-    device_label: str
-    create_time: datetime
-    expire_time: datetime
-    revoke_time: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A refresh token as stored."""
-
-    session_id: UUID
-    exchange_time: datetime | None
-    request_id: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """A signing key as stored; `private_key` is encrypted."""
-
-    kid: str
-    public_key: bytes
-    private_key: bytes
 
 
 _USER = (User.id, User.email, User.full_name, User.password_hash, User.create_time, User.update_time)

@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 
 from parley.auth.v1 import auth_service_pb2
 from services.auth.domain.accounts import Accounts
+from services.auth.domain.chores import Chores
 from services.auth.domain.passwords import open_passwords
 from services.auth.domain.secret import Secret
 from services.auth.domain.sessions import SignIns
 from services.auth.domain.signing import SigningKeys, TokenIssuer
-from services.auth.jobs import AuthJobs
+from services.auth.jobs import DELETE_EXPIRED_SESSIONS, SEND_WELCOME_EMAIL
 from services.auth.servicer import AuthServicer
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.kit.access import TokenVerifier
@@ -51,7 +52,11 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
 async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Job]]:
     """What the worker does for auth."""
     async with Database.open(settings) as db:
-        yield AuthJobs(db, Mailer(settings), utc_now).all()
+        chores = Chores(db, Mailer(settings), utc_now)
+        yield [
+            Job(SEND_WELCOME_EMAIL, chores.send_welcome_email),
+            Job(DELETE_EXPIRED_SESSIONS, chores.delete_expired_sessions, cron="17 * * * *"),
+        ]
 
 
 def _secret(settings: AuthSettings) -> Secret:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NewType
 
 import procrastinate
 import structlog
@@ -20,6 +20,8 @@ from services.kit.faults import describe_fault
 from services.kit.settings import DatabaseSettings
 
 log = structlog.get_logger()
+
+JobName = NewType("JobName", str)
 
 MAX_ATTEMPTS = 8
 POLLING_SECONDS = 2.0
@@ -33,7 +35,7 @@ class Job:
     `cron` makes it periodic instead; `run` is then called without arguments.
     """
 
-    name: str
+    name: JobName
     run: Callable[..., Awaitable[None]]
     cron: str | None = None
 
@@ -44,7 +46,7 @@ class JobQueue:
     def __init__(self) -> None:
         self._app = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
-    async def enqueue(self, tx: AsyncConnection, name: str, *, once: str | None = None, **arguments: Any) -> bool:
+    async def enqueue(self, tx: AsyncConnection, name: JobName, *, once: str | None = None, **arguments: Any) -> bool:
         """Enqueue a job in the caller's transaction: it runs if and only if that commits.
 
         `once` names it: while one with the same name waits, no second is added and the answer is False.

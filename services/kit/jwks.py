@@ -1,7 +1,6 @@
 """The public keys of the auth service, as every other service gets them: GetJwks, kept, and asked for again."""
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +11,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from services.kit import base64url
 from services.kit.errors import DependencyUnavailable
 
 log = structlog.get_logger()
 
 REFETCH_INTERVAL = 2.0
+FIRST_FETCH_INTERVAL = 0.3
 FETCH_TIMEOUT = 3.0
+# By default gRPC waits up to two minutes before it tries again to reach a server that was away.
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
 
 
 class RemoteKeys:
@@ -26,7 +35,7 @@ class RemoteKeys:
     def __init__(self, auth: auth_grpc.AuthServiceStub) -> None:
         self._auth = auth
         self._keys: dict[str, Ed25519PublicKey] = {}
-        self._fetched_at = float("-inf")
+        self._ask_again_at = float("-inf")
         self._fresh_until = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -35,34 +44,31 @@ class RemoteKeys:
         now = time.monotonic()
         if (key := self._keys.get(kid)) is not None and now < self._fresh_until:
             return key
-        if now - self._fetched_at >= REFETCH_INTERVAL:
-            await self._fetch(now)
+        if now >= self._ask_again_at:
+            await self._fetch()
+        if not self._keys:
+            raise DependencyUnavailable
         return self._keys.get(kid)
 
-    async def _fetch(self, asked_at: float) -> None:
+    async def _fetch(self) -> None:
+        """Ask auth, once for all who wait for it. The keys at hand stay good if it is away: nobody is signed out."""
         async with self._lock:
-            if self._fetched_at >= asked_at:
+            if time.monotonic() < self._ask_again_at:
                 return
             try:
                 answer = await self._auth.GetJwks(auth_pb2.GetJwksRequest(), timeout=FETCH_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 log.warning("keys of auth not reachable", code=error.code().name)
-                if not self._keys:
-                    raise DependencyUnavailable from error
-                # The keys at hand stay good: a restart of auth must not sign everybody out.
-                self._fetched_at = time.monotonic()
+                self._ask_again_at = time.monotonic() + (REFETCH_INTERVAL if self._keys else FIRST_FETCH_INTERVAL)
                 return
-            self._keys = {key.kid: Ed25519PublicKey.from_public_bytes(_unpadded(key.x)) for key in answer.keys}
-            self._fetched_at = time.monotonic()
-            self._fresh_until = self._fetched_at + answer.max_age.ToTimedelta().total_seconds()
+            self._keys = {key.kid: Ed25519PublicKey.from_public_bytes(base64url.decode(key.x)) for key in answer.keys}
+            now = time.monotonic()
+            self._ask_again_at = now + REFETCH_INTERVAL
+            self._fresh_until = now + answer.max_age.ToTimedelta().total_seconds()
 
 
 @asynccontextmanager
 async def open_remote_keys(auth_address: str) -> AsyncIterator[RemoteKeys]:
     """The keys of the auth service at this gRPC target."""
-    async with grpc.aio.insecure_channel(auth_address) as channel:
+    async with grpc.aio.insecure_channel(auth_address, options=CHANNEL_OPTIONS) as channel:
         yield RemoteKeys(auth_grpc.AuthServiceStub(channel))
-
-
-def _unpadded(value: str) -> bytes:
-    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from services.auth.domain.passwords import Passwords
 from services.auth.errors import EmailTaken, SessionRevoked, UserNotFound
-from services.auth.repository import Sessions, UserRow, Users
+from services.auth.jobs import SEND_WELCOME_EMAIL
+from services.auth.models import UserRow
+from services.auth.repository import Sessions, Users
 from services.kit.database import Database
 from services.kit.ids import uuid7
 from services.kit.jobs import JobQueue
-
-WELCOME_JOB = "auth.send_welcome_email"
 
 
 class Accounts:
@@ -33,7 +33,7 @@ class Accounts:
         async with self._db.transaction() as tx:
             if not await Users(tx).add(user, email_key(email)):
                 raise EmailTaken
-            await self._jobs.enqueue(tx, WELCOME_JOB, user_id=str(user.id))
+            await self._jobs.enqueue(tx, SEND_WELCOME_EMAIL, user_id=str(user.id))
         return user
 
     async def get_current_user(self, user_id: UUID, session_id: UUID) -> UserRow:
@@ -51,7 +51,9 @@ class Accounts:
         """Enqueue the welcome mail once more, unless one is waiting. Raises SessionRevoked, UserNotFound."""
         user = await self.get_current_user(user_id, session_id)
         async with self._db.transaction() as tx:
-            await self._jobs.enqueue(tx, WELCOME_JOB, once=f"{WELCOME_JOB}:{user.id}", user_id=str(user.id))
+            await self._jobs.enqueue(
+                tx, SEND_WELCOME_EMAIL, once=f"{SEND_WELCOME_EMAIL}:{user.id}", user_id=str(user.id)
+            )
 
 
 def email_key(email: str) -> str:

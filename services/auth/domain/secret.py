@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from services.kit import base64url
+
 SECRET_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -74,22 +76,17 @@ class Secret:
 
         It is derived, not drawn, so that a repeated exchange answers with the same one although only hashes are stored.
         """
-        return encode_token(hmac.digest(self._tokens, refresh_token.encode(), sha256))
+        return base64url.encode(hmac.digest(self._tokens, refresh_token.encode(), sha256))
 
 
 def new_refresh_token() -> str:
     """256 random bits, base64url."""
-    return encode_token(secrets.token_bytes(SECRET_BYTES))
+    return base64url.encode(secrets.token_bytes(SECRET_BYTES))
 
 
 def token_hash(refresh_token: str) -> bytes:
     """What is stored of a refresh token. It has 256 bits of entropy, so that a plain SHA-256 is enough."""
     return sha256(refresh_token.encode()).digest()
-
-
-def encode_token(raw: bytes) -> str:
-    """base64url without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _derived(secret: bytes, purpose: bytes) -> bytes:

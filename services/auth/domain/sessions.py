@@ -1,7 +1,6 @@
 """Sessions: signing in, exchanging refresh tokens, signing out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,24 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.auth.domain.accounts import email_key
 from services.auth.domain.passwords import Passwords
 from services.auth.domain.secret import Secret, new_refresh_token, token_hash
-from services.auth.domain.signing import AccessToken, TokenIssuer
+from services.auth.domain.signing import TokenIssuer
 from services.auth.errors import CredentialsInvalid, RefreshTokenInvalid, RefreshTokenReused, SessionRevoked
-from services.auth.repository import SessionRow, Sessions, TokenRow, UserRow, Users
+from services.auth.models import SessionRow, SignedIn, TokenRow, UserRow
+from services.auth.repository import Sessions, Users
 from services.kit.database import Database
 from services.kit.ids import uuid7
 
 log = structlog.get_logger()
 
 REPEAT_WINDOW = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session with its newest tokens."""
-
-    access: AccessToken
-    refresh_token: str
-    session: SessionRow
 
 
 class SignIns:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
@@ -11,22 +10,16 @@ from uuid import UUID
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from services.auth.domain.secret import Secret, encode_token
-from services.auth.repository import KeyRow, SigningKeyRows
+from services.auth.domain.secret import Secret
+from services.auth.models import AccessToken, KeyRow, PublicKey
+from services.auth.repository import SigningKeyRows
+from services.kit import base64url
 from services.kit.access import ALGORITHM, TOKEN_TYPE
 from services.kit.database import Database
 from services.kit.ids import uuid7
 
 CLIENT_ID = "parley"
 JWKS_MAX_AGE = timedelta(minutes=5)
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """A key that verifies access tokens."""
-
-    kid: str
-    raw: bytes
 
 
 class SigningKeys:
@@ -81,14 +74,6 @@ class SigningKeys:
         return PublicKey(row.kid, row.public_key), private
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """A signed token and when it expires."""
-
-    token: str
-    expire_time: datetime
-
-
 class TokenIssuer:
     """Signs access tokens."""
 
@@ -123,5 +108,5 @@ class TokenIssuer:
 
 def thumbprint(public_key: bytes) -> str:
     """The RFC 7638 thumbprint of an Ed25519 key: SHA-256 over its required members in lexical order, base64url."""
-    members = {"crv": "Ed25519", "kty": "OKP", "x": encode_token(public_key)}
-    return encode_token(sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest())
+    members = {"crv": "Ed25519", "kty": "OKP", "x": base64url.encode(public_key)}
+    return base64url.encode(sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest())
