@@ -11,7 +11,7 @@ from sqlalchemy import MetaData, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from services.kit.errors import DatabaseUnavailable
+from services.kit.errors import DatabaseUnavailable, DomainError
 from services.kit.settings import DatabaseSettings
 
 log = structlog.get_logger()
@@ -25,7 +25,8 @@ NAMING_CONVENTION = {
 }
 
 PROBE_INTERVAL = 0.3
-PROBE_TIMEOUT = 0.6
+PROBE_TIMEOUT = 0.5
+CONNECT_TIMEOUT = 3
 
 
 def schema_metadata(schema: str) -> MetaData:
@@ -71,7 +72,7 @@ class Scope:
         finally:
             with suppress(exc.SQLAlchemyError):
                 await self._connection.close()
-        if isinstance(error, exc.SQLAlchemyError) and (translated := _translated(error)) is not error:
+        if isinstance(error, Exception) and (translated := _translated(error)) is not error:
             raise translated from error
 
 
@@ -96,7 +97,7 @@ class Database:
             pool_timeout=5,
             pool_recycle=1800,
             connect_args={
-                "connect_timeout": 3,
+                "connect_timeout": CONNECT_TIMEOUT,
                 "options": f"-c search_path=jobs,public -c statement_timeout={settings.database_statement_timeout}s",
             },
             hide_parameters=True,
@@ -131,44 +132,69 @@ class Database:
     async def _probe_for_ever(self) -> None:
         connection: psycopg.AsyncConnection | None = None
         said_away = False
-        while True:
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT if connection else 3):
+        try:
+            while True:
+                try:
                     if connection is None:
-                        connection = await psycopg.AsyncConnection.connect(libpq_url(self._url), autocommit=True)
-                    await connection.execute("SELECT 1")
-            except (psycopg.Error, OSError, TimeoutError) as error:
-                self._ready.clear()
-                if not said_away:
-                    log.warning("database away, waiting for it", error=type(error).__name__)
-                    said_away = True
-                if connection is not None:
-                    with suppress(psycopg.Error, OSError):
-                        await connection.close()
-                    connection = None
-            except asyncio.CancelledError:
-                if connection is not None:
-                    await connection.close()
-                raise
-            else:
-                if said_away:
-                    log.info("database is back")
-                    said_away = False
-                self._ready.set()
-            await asyncio.sleep(PROBE_INTERVAL)
+                        connection = await psycopg.AsyncConnection.connect(
+                            libpq_url(self._url), autocommit=True, connect_timeout=CONNECT_TIMEOUT
+                        )
+                    await self._probe(connection)
+                except (psycopg.Error, OSError, TimeoutError) as error:
+                    self._ready.clear()
+                    if not said_away:
+                        log.warning("database away, waiting for it", error=type(error).__name__)
+                        said_away = True
+                    if connection is not None:
+                        with suppress(psycopg.Error, OSError):
+                            await connection.close()
+                        connection = None
+                else:
+                    if said_away:
+                        log.info("database is back")
+                        said_away = False
+                    self._ready.set()
+                await asyncio.sleep(PROBE_INTERVAL)
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    async def _probe(self, connection: psycopg.AsyncConnection) -> None:
+        """One question to PostgreSQL. While it does not answer in time it counts as away, from that moment on."""
+        asking = asyncio.ensure_future(connection.execute("SELECT 1"))
+        try:
+            answered, _ = await asyncio.wait((asking,), timeout=PROBE_TIMEOUT)
+            if not answered:
+                self._ready.clear()  # Now: psycopg takes seconds to give up a question to a server that hangs.
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.wait((asking,))
+        if asking.cancelled():
+            raise TimeoutError
+        asking.result()
 
 
 def _translated(error: Exception) -> Exception:
     """DatabaseUnavailable where waiting helps; any other failure of a statement is a fault and stays what it is."""
-    if isinstance(error, exc.DBAPIError):
-        if error.connection_invalidated or isinstance(error, exc.InterfaceError):
+    if isinstance(error, DomainError):
+        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        if _is_connection_lost(cause):
             return DatabaseUnavailable()
-        state = getattr(error.orig, "sqlstate", None)
-        # Class 08: connection; 53: out of connections, disk or memory; 57P: shutting down; no state: never got there.
-        if isinstance(error, exc.OperationalError) and (
-            state is None or state[:2] in ("08", "53") or state[:3] == "57P"
-        ):
-            return DatabaseUnavailable()
-    if isinstance(error, exc.TimeoutError | OSError):
-        return DatabaseUnavailable()
+        cause = cause.__cause__
     return error
+
+
+def _is_connection_lost(error: BaseException) -> bool:
+    """Whether an error of SQLAlchemy, or of psycopg under it or under the job queue, says that PostgreSQL is away."""
+    if isinstance(error, exc.DBAPIError):
+        return error.connection_invalidated
+    if isinstance(error, psycopg.InterfaceError | exc.TimeoutError):
+        return True
+    # Class 08: connection; 53: out of connections, disk or memory; 57P: shutting down; no state: never got there.
+    state = getattr(error, "sqlstate", None)
+    return isinstance(error, psycopg.OperationalError) and (
+        state is None or state[:2] in ("08", "53") or state[:3] == "57P"
+    )

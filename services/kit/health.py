@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import timedelta
 
 from grpc_health.v1 import health_pb2
 
 from services.kit.calls import Call
-from services.kit.errors import NotFound, ResourceExhausted
+from services.kit.errors import NotFound, ResourceExhausted, ShuttingDown
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 CHECK_INTERVAL = 0.2
@@ -23,6 +25,9 @@ class TooManyWatchers(ResourceExhausted):
     """The server has as many health watchers as it takes."""
 
     reason = "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=timedelta(seconds=10))
 
 
 class HealthServicer:
@@ -58,12 +63,17 @@ class HealthServicer:
         told = None
         try:
             while True:
+                ending = self._draining.is_set()
                 known = request.service in self._names
                 status = self._status() if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
                 if status != told:
                     told = status
                     yield health_pb2.HealthCheckResponse(status=status)
-                await asyncio.sleep(CHECK_INTERVAL)
+                if ending:
+                    raise ShuttingDown
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_INTERVAL):
+                        await self._draining.wait()
         finally:
             self._watchers -= 1
 

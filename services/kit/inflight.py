@@ -38,11 +38,9 @@ class InFlight:
         if follower:
             call.task = asyncio.current_task()
             self._followers.add(call)
-            if self.draining.is_set():
-                call.end_for_drain()
 
     def leave(self, call: Drainable, *, streaming: bool) -> None:
-        """The call's handler is done, its `finally` included."""
+        """The call is over: its handler's `finally` has run, and its status was given to gRPC."""
         if streaming:
             self._streams -= 1
             self._followers.discard(call)

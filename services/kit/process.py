@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import uvloop
 
 from services.kit.logs import configure_logging
-from services.kit.server import PortTaken, Service, serve_until_stopped
-from services.kit.settings import ServiceSettings, load
+from services.kit.server import AddressUnusable, PortTaken, Service, serve_until_stopped
+from services.kit.settings import EXIT_BAD_SETTINGS, ServiceSettings, load
 
 S = TypeVar("S", bound=ServiceSettings)
 Wiring = Callable[[S], AbstractAsyncContextManager[Service]]
@@ -35,6 +35,9 @@ def run_service(name: str, settings_type: type[S], wiring: Wiring[S], *, reuse_p
     except PortTaken as taken:
         sys.stderr.write(f"parley: {taken} is taken: stop what listens there, or set PARLEY_{name.upper()}_PORT\n")
         return EXIT_PORT_TAKEN
+    except AddressUnusable as unusable:
+        sys.stderr.write(f"parley: {unusable}: set PARLEY_LISTEN_HOST or PARLEY_{name.upper()}_PORT\n")
+        return EXIT_BAD_SETTINGS
 
 
 def run_until_signal(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:

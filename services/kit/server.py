@@ -1,6 +1,8 @@
 """One gRPC server: what it is made of, how it starts, and how it ends without losing a call."""
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ from grpc_reflection.v1alpha import reflection
 
 from services.kit import health
 from services.kit.access import TokenVerifier
-from services.kit.calls import CallPolicy, Registration, RpcHandler, compose, names_of, unknown_method_handler
+from services.kit.calls import CallPolicy, Registration, names_of
+from services.kit.methods import RpcHandler, compose, unknown_method_handler
 from services.kit.settings import ServiceSettings
 
 log = structlog.get_logger()
@@ -32,6 +35,10 @@ class Service:
 
 class PortTaken(Exception):
     """Another process listens on the port."""
+
+
+class AddressUnusable(Exception):
+    """The address to listen on is not one of this machine, or this process may not use it."""
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -70,14 +77,19 @@ async def running(
 ) -> AsyncIterator[str]:
     """Serve for the time of the block and yield the address. At its end calls in flight are drained first.
 
-    Raises PortTaken, calls.AccessNotStated and calls.MethodMissing.
+    Raises PortTaken, AddressUnusable, calls.AccessNotStated and methods.MethodMissing.
     """
-    policy = CallPolicy(verifier=service.verifier, unary_timeout=settings.unary_timeout)
+    policy = CallPolicy(
+        verifier=service.verifier,
+        unary_timeout=settings.unary_timeout,
+        max_unary=settings.max_unary_calls,
+        max_streams=settings.max_streams,
+    )
     inflight = policy.inflight
     health_servicer = health.HealthServicer(names_of(service.registrations), service.is_ready, inflight.draining)
     registrations = [
         *service.registrations,
-        Registration(health.SERVICE, health_servicer, followers=frozenset({"Watch"})),
+        Registration(health.SERVICE, health_servicer),
     ]
     handlers: dict[str, RpcHandler] = {}
     for registration in registrations:
@@ -86,11 +98,11 @@ async def running(
     server.add_generic_rpc_handlers((_Handlers(handlers, None),))
     reflection.enable_server_reflection([*names_of(registrations), reflection.SERVICE_NAME], server)
     server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))
-    bound = _bind(server, settings.listen_host, port)
+    address = _bind(server, settings.listen_host, port, reuse_port=reuse_port)
     await server.start()
-    log.info("listening", service=service.name, address=f"{settings.listen_host}:{bound}")
+    log.info("listening", service=service.name, address=address)
     try:
-        yield f"{settings.listen_host}:{bound}"
+        yield address
     finally:
         inflight.drain()
         await server.stop(settings.drain_seconds)
@@ -107,10 +119,29 @@ async def serve_until_stopped(
         await stop.wait()
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _bind(server: grpc.aio.Server, host: str, port: int, *, reuse_port: bool) -> str:
+    """Take the port and say the address, with the port that was found where 0 was asked for."""
+    _try_address(host, port, reuse_port=reuse_port)
+    name = f"[{host}]" if ":" in host else host
     bound = 0
     with suppress(RuntimeError):
-        bound = server.add_insecure_port(f"{host}:{port}")
+        bound = server.add_insecure_port(f"{name}:{port}")
     if not bound:
-        raise PortTaken(f"{host}:{port}")
-    return bound
+        raise PortTaken(f"{name}:{port}")
+    return f"{name}:{bound}"
+
+
+def _try_address(host: str, port: int, *, reuse_port: bool) -> None:
+    """Find out with a plain socket whether gRPC could listen: it says only that it could not, and logs pages of it."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if reuse_port:
+                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                trial.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(f"{host}:{port}") from error
+        raise AddressUnusable(f"cannot listen on {host}:{port}: {error.strerror or error}") from error

@@ -4,17 +4,37 @@ Every setting is an environment variable that starts with `PARLEY_`: the field `
 """
 
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 EXIT_BAD_SETTINGS = 2
+PREFIX = "PARLEY_"
+
+
+def _postgresql(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        known = parts.scheme in ("postgresql", "postgres") and (parts.port is None or parts.port > 0)
+    except ValueError:
+        known = False
+    if not known:
+        # The value is not repeated: it may hold a password.
+        raise PydanticCustomError("database_url", "must be a URL such as postgresql://user:password@host:5432/name")
+    return url
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql)]
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -22,7 +42,7 @@ S = TypeVar("S", bound=BaseSettings)
 class LogSettings(BaseSettings):
     """How a process writes its log."""
 
-    model_config = SettingsConfigDict(env_prefix="PARLEY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     log_format: Literal["console", "json"] = Field("console", description="`console` for people, `json` for machines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level written.")
@@ -31,7 +51,7 @@ class LogSettings(BaseSettings):
 class DatabaseSettings(LogSettings):
     """Where the database is. What every process that uses it shares."""
 
-    database_url: SecretStr = Field(description="PostgreSQL 15 or later: `postgresql://user:password@host/name`.")
+    database_url: DatabaseUrl = Field(description="PostgreSQL 15 or later: `postgresql://user:password@host/name`.")
     database_pool_size: int = Field(10, ge=1, le=500, description="Connections a process keeps for its calls.")
     database_statement_timeout: Seconds = Field(30.0, description="Seconds after which PostgreSQL ends a statement.")
     data_dir: Path = Field(Path(".parley"), description="Folder for what is kept on this machine.")
@@ -49,6 +69,8 @@ class ServiceSettings(DatabaseSettings):
     token_audience: str = Field("parley", description="Claim `aud` of access tokens.")
     max_connection_age: Seconds = Field(3600.0, description="Seconds after which a connection is asked to reconnect.")
     max_concurrent_streams: int = Field(100, ge=1, le=100_000, description="Calls at a time on one connection.")
+    max_unary_calls: int = Field(2048, ge=1, le=1_000_000, description="Unary calls at a time in one process.")
+    max_streams: int = Field(8192, ge=1, le=1_000_000, description="Streams at a time in one process.")
 
     @property
     def auth_address(self) -> str:
@@ -66,12 +88,27 @@ def load(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        _refuse(error)
-
-
-def _refuse(error: ValidationError) -> NoReturn:
-    for problem in error.errors():
-        name = "PARLEY_" + "_".join(str(part) for part in problem["loc"]).upper().removeprefix("PARLEY_")
-        what = "is not set" if problem["type"] == "missing" else problem["msg"]
-        sys.stderr.write(f"parley: {name}: {what}\n")
+        problems = [_described(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
+    except SettingsError as error:
+        problems = [str(error)]
+    for problem in problems:
+        sys.stderr.write(f"parley: {problem}\n")
     raise SystemExit(EXIT_BAD_SETTINGS)
+
+
+def _described(path: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = PREFIX + "_".join(str(part) for part in path).upper()
+    return f"{name}: {'is not set' if kind == 'missing' else message}"
+
+
+def warn_unknown_variables(kinds: Iterable[type[BaseSettings]], environment: Mapping[str, str]) -> None:
+    """Say on stderr which `PARLEY_…` variables none of these settings knows, with the nearest name: mostly a slip.
+
+    For whoever knows all settings there are, such as the command line: a service knows its own only.
+    """
+    known = {PREFIX + name.upper() for kind in kinds for name in kind.model_fields}
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            nearest = get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            sys.stderr.write(f"parley: {name} is not a setting and has no effect{hint}\n")

@@ -22,7 +22,8 @@ class Requests(Generic[Req]):
     """The client's messages in order: `async for request in requests`.
 
     A message that is not valid raises ValidationFailed or RequestMalformed; whoever handles that may go on reading.
-    Only one task reads, and no read is cancelled while the call lives: gRPC would take that for the end of the stream.
+    Only one task reads at a time. It may be cancelled: the read under it goes on (gRPC would take a cancelled one for
+    the end of the stream), and what it brings is the next message.
     """
 
     def __init__(self, context: Any, decoder: Decoder[Req], *, answers: bool = False) -> None:
@@ -48,21 +49,19 @@ class Requests(Generic[Req]):
         return None if raw is None else self._decoder.decode(raw)
 
     async def _read(self, seconds: float | None) -> bytes | None:
+        """The next message's bytes, or None when the client has half-closed."""
         if self.ended:
             return None
-        if seconds is None and self._reading is None:
-            raw = await self._context.read()
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._context.read())
+        if seconds is None:
+            raw = await asyncio.shield(self._reading)
         else:
-            if self._reading is None:
-                self._reading = asyncio.ensure_future(self._context.read())
-            try:
-                done, _ = await asyncio.wait((self._reading,), timeout=seconds)
-            except asyncio.CancelledError:
-                self._reading.cancel()
-                raise
+            done, _ = await asyncio.wait((self._reading,), timeout=seconds)
             if not done:
                 raise CallTooLong("Nothing came from the client for too long.")
-            raw, self._reading = self._reading.result(), None
+            raw = self._reading.result()
+        self._reading = None
         if raw is grpc.aio.EOF:
             self.ended = True
             return None
@@ -82,6 +81,13 @@ class Requests(Generic[Req]):
                 return
             passed_over += len(raw or b"")
 
+    def close(self) -> None:
+        """Give up a read that is still waiting. The call is over then."""
+        self.ended = True
+        if self._reading is not None:
+            self._reading.add_done_callback(_passed_over)
+            self._reading.cancel()
+
 
 class Stream(Generic[Req, Resp]):
     """Both directions of a bidirectional call."""
@@ -95,3 +101,8 @@ class Stream(Generic[Req, Resp]):
         """Send one message, or one that is serialised already. It waits while the client does not read."""
         async with self._writing:
             await self._context.write(response if isinstance(response, bytes) else response.SerializeToString())
+
+
+def _passed_over(reading: asyncio.Future[Any]) -> None:
+    if not reading.cancelled():
+        reading.exception()  # Looked at, so that asyncio does not report it as forgotten.

@@ -1,0 +1,260 @@
+"""What happens around every RPC, of all four kinds: composed once per method, when the server is built.
+
+From the outside in: errors become statuses, one log line, access (the JWT), limits, decoding, validation, the deadline.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message_factory import GetMessageClass
+from grpc_status import rpc_status
+
+from services.kit.access import Caller, bearer_token
+from services.kit.calls import PUBLIC, PUBLIC_SERVICES, Call, CallPolicy, Registration, access_of, may_call
+from services.kit.errors import (
+    AccessDenied,
+    CallTooLong,
+    DomainError,
+    InternalFault,
+    MethodUnknown,
+    Overloaded,
+    ShuttingDown,
+)
+from services.kit.faults import describe_fault
+from services.kit.ids import uuid7
+from services.kit.messages import Decoder
+from services.kit.status import code_of, to_rpc_status
+from services.kit.streams import Requests, Stream
+
+log = structlog.get_logger()
+
+Handler = Callable[..., Any]
+if TYPE_CHECKING:  # generic in its type stub only
+    RpcHandler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+else:
+    RpcHandler = grpc.RpcMethodHandler
+R = TypeVar("R")
+
+# How long the news that a client is gone may take after the first read or write that fails because of it.
+CLOSE_NEWS_SECONDS = 0.1
+
+
+class MethodMissing(Exception):
+    """The proto has an RPC that the servicer does not implement."""
+
+
+def compose(registration: Registration, policy: CallPolicy) -> dict[str, RpcHandler]:
+    """The handlers of all methods of a service, by full name such as `/parley.chat.v1.ChatService/Connect`.
+
+    Raises AccessNotStated and MethodMissing, so that such a server never starts.
+    """
+    return {
+        f"/{registration.service.full_name}/{method.name}": Method(registration, method, policy).handler()
+        for method in registration.service.methods
+    }
+
+
+class Method:
+    """One method with everything around it."""
+
+    def __init__(self, registration: Registration, method: MethodDescriptor, policy: CallPolicy) -> None:
+        behaviour: Handler | None = getattr(registration.servicer, method.name, None)
+        if behaviour is None:
+            raise MethodMissing(f"{method.full_name} is not implemented by {type(registration.servicer).__name__}")
+        self._behaviour = behaviour
+        self._access = access_of(method)
+        self._decoder = Decoder(GetMessageClass(method.input_type))
+        self._name = f"{method.containing_service.full_name}/{method.name}"
+        self._quiet = method.containing_service.full_name in PUBLIC_SERVICES
+        self._follower = method.name in registration.followers
+        self._kind = (bool(method.client_streaming), bool(method.server_streaming))
+        self._streaming = any(self._kind)
+        self._policy = policy
+        self._inflight = policy.inflight
+
+    def handler(self) -> RpcHandler:
+        """The gRPC handler. Bytes go in and out: decoding happens inside the wrapper, so its errors are ours."""
+        match self._kind:
+            case (False, False):
+                return grpc.unary_unary_rpc_method_handler(self._unary_unary)
+            case (False, True):
+                return grpc.unary_stream_rpc_method_handler(self._unary_stream)
+            case (True, False):
+                return grpc.stream_unary_rpc_method_handler(self._stream_unary)
+            case _:
+                return grpc.stream_stream_rpc_method_handler(self._stream_stream)
+
+    async def _unary_unary(self, raw: bytes, context: Any) -> bytes:
+        async def answer(call: Call) -> bytes:
+            request = self._decoder.decode(raw)
+            remaining = context.time_remaining()
+            if remaining is not None and remaining <= self._policy.unary_timeout:
+                response = await self._behaviour(request, call)  # gRPC itself ends the call at its deadline.
+            else:
+                response = await self._capped(request, call)
+            return response.SerializeToString()  # type: ignore[no-any-return]  # a message of the method's type
+
+        return await self._run(context, answer)
+
+    async def _capped(self, request: Any, call: Call) -> Any:
+        cap = asyncio.timeout(self._policy.unary_timeout)
+        try:
+            async with cap:
+                return await self._behaviour(request, call)
+        except TimeoutError as error:
+            if cap.expired():
+                raise CallTooLong from error
+            raise
+
+    async def _unary_stream(self, raw: bytes, context: Any) -> None:
+        async def answer(call: Call) -> None:
+            request = self._decoder.decode(raw)
+            responses = self._behaviour(request, call)
+            try:
+                async for response in responses:
+                    await context.write(response if type(response) is bytes else response.SerializeToString())
+            finally:
+                await responses.aclose()
+
+        await self._run(context, answer)
+
+    async def _stream_unary(self, _iterator: object, context: Any) -> bytes:
+        requests = Requests(context, self._decoder)
+
+        async def answer(call: Call) -> bytes:
+            response = await self._behaviour(requests, call)
+            return response.SerializeToString()  # type: ignore[no-any-return]  # a message of the method's type
+
+        return await self._run(context, answer, requests)
+
+    async def _stream_stream(self, _iterator: object, context: Any) -> None:
+        requests = Requests(context, self._decoder, answers=True)
+
+        async def answer(call: Call) -> None:
+            await self._behaviour(Stream(context, requests), call)
+
+        await self._run(context, answer, requests)
+
+    async def _run(
+        self, context: Any, answer: Callable[[Call], Awaitable[R]], requests: Requests[Any] | None = None
+    ) -> R:
+        started = perf_counter()
+        call = Call(self._name, context, self._inflight.draining)
+        self._inflight.enter(call, streaming=self._streaming, follower=self._follower)
+        try:
+            result = await self._answered(context, call, answer)
+            self._log(started, call, "OK", None)
+            return result  # noqa: TRY300  # the happy path reads first
+        except DomainError as failure:
+            if requests is not None:
+                await requests.drain()
+            self._log(started, call, code_of(failure).name, failure)
+            await abort(context, failure)
+            raise
+        except asyncio.CancelledError:
+            self._log(started, call, "CANCELLED", None)
+            raise
+        finally:
+            if requests is not None:
+                requests.close()
+            self._inflight.leave(call, streaming=self._streaming)
+
+    async def _answered(self, context: Any, call: Call, answer: Callable[[Call], Awaitable[R]]) -> R:
+        """The handler's answer. Raises DomainError for whatever goes wrong, and CancelledError if the call is over."""
+        try:
+            if self._access != PUBLIC:
+                call.known_caller = await self._authenticated(context)
+            self._admit(call)
+            return await answer(call)
+        except DomainError:
+            raise
+        except asyncio.CancelledError as error:
+            failure = self._cancelled(call, error)
+            if failure is None:
+                raise
+            raise failure from error
+        except grpc.aio.BaseError as error:
+            # gRPC could not read or write. Mostly the client is gone, and the news of it cancels this task in a moment.
+            await asyncio.sleep(CLOSE_NEWS_SECONDS)
+            if call.draining.is_set() or context.done():
+                raise asyncio.CancelledError from error
+            raise self._fault(error) from error
+        except Exception as error:
+            raise self._fault(error) from error
+        finally:
+            call.task = None  # From here on the status goes out, and draining must not cut that.
+
+    def _cancelled(self, call: Call, error: asyncio.CancelledError) -> DomainError | None:
+        """What a CancelledError stands for: draining, a fault, or (None) the end of the call."""
+        task = asyncio.current_task()
+        if task is not None and call.ended_by_drain:
+            task.uncancel()
+        if task is not None and task.cancelling():
+            return None
+        if call.ended_by_drain:
+            return ShuttingDown()
+        # Something inside was cancelled that nobody meant to cancel: without a status the client would hang.
+        return self._fault(error)
+
+    async def _authenticated(self, context: Any) -> Caller:
+        token = bearer_token(context.invocation_metadata())
+        verifier = self._policy.verifier
+        caller = verifier.recall(token) or await verifier.verify(token)
+        if not may_call(self._access, caller):
+            raise AccessDenied
+        return caller
+
+    def _admit(self, call: Call) -> None:
+        if self._follower and call.draining.is_set():
+            raise ShuttingDown
+        if self._quiet:
+            return
+        limit = self._policy.max_streams if self._streaming else self._policy.max_unary
+        if self._inflight.count(streaming=self._streaming) > limit:
+            raise Overloaded(retry_after=timedelta(seconds=1))
+
+    def _fault(self, error: BaseException) -> DomainError:
+        incident = uuid7().hex
+        log.error("incident", incident=incident, method=self._name, fault=describe_fault(error))
+        return InternalFault(f"internal error, incident {incident}", metadata={"incident": incident})
+
+    def _log(self, started: float, call: Call, code: str, failure: DomainError | None) -> None:
+        if self._quiet:
+            return
+        fields: dict[str, Any] = {"method": self._name, "code": code, "ms": round((perf_counter() - started) * 1000, 2)}
+        if call.known_caller is not None:
+            fields["user_id"] = str(call.known_caller.user_id)
+        if failure is not None:
+            fields["reason"] = failure.reason
+        log.info("rpc", **fields)
+
+
+async def abort(context: Any, failure: DomainError) -> None:
+    """End the call with a failure. Raises AbortError, as gRPC asks, or CancelledError if the call is over."""
+    try:
+        await context.abort_with_status(rpc_status.to_status(to_rpc_status(failure)))
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError as error:
+        raise asyncio.CancelledError from error
+
+
+def unknown_method_handler() -> RpcHandler:
+    """Answers METHOD_UNKNOWN to a call of any kind."""
+
+    async def refuse(_iterator: object, context: Any) -> None:
+        requests = Requests(context, Decoder(Empty), answers=True)
+        try:
+            await requests.drain()
+            await abort(context, MethodUnknown())
+        finally:
+            requests.close()
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
