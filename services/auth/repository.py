@@ -44,7 +44,7 @@ class Users:
         """Store a user; False when the address is taken."""
         row = {name: getattr(user, name) for name in UserRow.__slots__}
         statement = insert(User).values(**row, email_key=email_key).on_conflict_do_nothing(index_elements=["email_key"])
-        return (await self._tx.execute(statement)).rowcount == 1
+        return (await self._tx.execute(statement.returning(User.id))).scalar_one_or_none() is not None
 
     async def by_email(self, email_key: str) -> UserRow | None:
         """The user with this address."""

@@ -1,0 +1,81 @@
+"""The `parley` command. Every command imports what it needs when it runs, so that `--help` is quick."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="parley",
+    help="Parley: identity, agents, files and rooms as four gRPC services over one PostgreSQL.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class ServiceName(str, Enum):
+    """The four services."""
+
+    auth = "auth"
+    agent = "agent"
+    file = "file"
+    chat = "chat"
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: PostgreSQL (unless PARLEY_DATABASE_URL is set), services and worker."""
+    from services.cli.settings import SuiteSettings
+    from services.cli.up import UpSettings
+    from services.cli.up import up as run
+    from services.kit.settings import load
+
+    settings = load(SuiteSettings)
+    raise typer.Exit(
+        run(
+            UpSettings(
+                data_dir=settings.data_dir,
+                listen_host=settings.listen_host,
+                ports=settings.ports,
+                database_url=settings.database_url.get_secret_value() if settings.database_url else None,
+            )
+        )
+    )
+
+
+@app.command()
+def serve(
+    service: Annotated[ServiceName, typer.Argument(help="Which service.")],
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes share the port.")] = 1,
+    reuse_port: Annotated[
+        bool, typer.Option("--reuse-port", hidden=True, help="Listen on a port that processes of the same kind share.")
+    ] = False,
+) -> None:
+    """Run one service until SIGTERM or Ctrl-C; calls in flight end first."""
+    from services.cli import serve as serving
+
+    if processes > 1:
+        raise typer.Exit(serving.serve_many(service.value, processes))
+    raise typer.Exit(serving.serve_one(service.value, reuse_port=reuse_port))
+
+
+@app.command()
+def worker() -> None:
+    """Run background jobs until SIGTERM or Ctrl-C. Any number of workers may run at a time."""
+    from services.cli.worker import run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest revision. Safe to run several times at once."""
+    from services.cli.migrate import run
+
+    raise typer.Exit(run())
+
+
+def main() -> None:
+    """The entry point of the `parley` script."""
+    app()
