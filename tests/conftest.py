@@ -64,10 +64,11 @@ def database_url(template: str) -> Iterator[str]:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Callable[..., Any]:
-    """Makes settings for this test: `settings(AgentSettings, agent_max_per_user=2)`."""
+    """A maker of settings for this test, as in `settings(AgentSettings, agent_max_per_user=2)`."""
 
     def make(kind: type[S], **values: Any) -> S:
-        return kind(**({"database_url": database_url, "data_dir": tmp_path / "data", "drain_seconds": 2.0} | values))
+        given: dict[str, Any] = {"database_url": database_url, "data_dir": tmp_path / "data", "drain_seconds": 2.0}
+        return kind(**given | values)
 
     return make
 
@@ -118,7 +119,7 @@ def as_user(database_url: str, keys: TestKeys) -> AsUser:
 
 @pytest.fixture
 async def serve(keys: TestKeys) -> AsyncIterator[Serve]:
-    """Runs services in this process: `channel = await serve(open_agent, settings(AgentSettings))`.
+    """A runner of services in this process, as in `channel = await serve(open_agent, settings(AgentSettings))`.
 
     They accept the tests' tokens; with `own_keys=True` a service keeps the verifier of its wiring.
     """

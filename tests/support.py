@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import grpc
 import jwt
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details_pb2
@@ -61,7 +62,7 @@ def bearer(token: str) -> Metadata:
 
 def status_of(error: grpc.RpcError) -> status_pb2.Status:
     """The `google.rpc.Status` of a failed call."""
-    trailers = dict(error.trailing_metadata() or ())  # type: ignore[attr-defined]  # RpcError's stub leaves it out
+    trailers = dict(cast("Any", error).trailing_metadata() or ())
     assert "grpc-status-details-bin" in trailers, f"no status details on {error!r}"
     return status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
 
@@ -86,17 +87,14 @@ def reason_of(status: Any) -> str:
 @contextmanager
 def raises_status(code: grpc.StatusCode, reason: str, *, fields: Sequence[str] | None = None) -> Iterator[None]:
     """The block must fail with this code and reason, and, if given, with violations of exactly these fields."""
-    try:
+    with pytest.raises(grpc.RpcError) as caught:
         yield
-    except grpc.RpcError as error:
-        found = error.code()  # type: ignore[attr-defined]  # RpcError's stub leaves it out
-        assert found == code, f"{found.name}, not {code.name}: {error!r}"
-        status = status_of(error)
-        assert status.code == code.value[0]
-        assert reason_of(status) == reason
-        if fields is not None:
-            bad = detail(status, details_pb2.BadRequest)
-            assert bad is not None, "no field violations"
-            assert sorted({violation.field for violation in bad.field_violations}) == sorted(fields)
-    else:
-        raise AssertionError(f"no failure, where {code.name} {reason} was due")
+    error: Any = caught.value
+    assert error.code() == code, f"{error.code().name}, not {code.name}: {error!r}"
+    status = status_of(error)
+    assert status.code == code.value[0]
+    assert reason_of(status) == reason
+    if fields is not None:
+        bad = detail(status, details_pb2.BadRequest)
+        assert bad is not None, "no field violations"
+        assert sorted({violation.field for violation in bad.field_violations}) == sorted(fields)

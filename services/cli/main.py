@@ -1,6 +1,7 @@
 """The `parley` command. Every command imports what it needs when it runs, so that `--help` is quick."""
 
-from enum import Enum
+import runpy
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ app = typer.Typer(
 )
 
 
-class ServiceName(str, Enum):
+class ServiceName(StrEnum):
     """The four services."""
 
     auth = "auth"
@@ -48,16 +49,13 @@ def up() -> None:
 def serve(
     service: Annotated[ServiceName, typer.Argument(help="Which service.")],
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes share the port.")] = 1,
-    reuse_port: Annotated[
-        bool, typer.Option("--reuse-port", hidden=True, help="Listen on a port that processes of the same kind share.")
-    ] = False,
 ) -> None:
     """Run one service until SIGTERM or Ctrl-C; calls in flight end first."""
-    from services.cli import serve as serving
-
     if processes > 1:
-        raise typer.Exit(serving.serve_many(service.value, processes))
-    raise typer.Exit(serving.serve_one(service.value, reuse_port=reuse_port))
+        from services.cli.serve_many import serve_many
+
+        raise typer.Exit(serve_many(service.value, processes))
+    runpy.run_module(f"services.{service.value}", run_name="__main__", alter_sys=True)
 
 
 @app.command()

@@ -20,7 +20,7 @@ Wiring = Callable[[S], AbstractAsyncContextManager[Service]]
 EXIT_PORT_TAKEN = 3
 
 
-def run_service(name: str, settings_type: type[S], wiring: Wiring[S], *, reuse_port: bool = False) -> int:
+def run_service(name: str, settings_type: type[S], wiring: Wiring[S]) -> int:
     """Run one service until SIGTERM or SIGINT and return the exit code: 0 after an orderly stop."""
     settings = load(settings_type)
     configure_logging(settings, name)
@@ -28,7 +28,7 @@ def run_service(name: str, settings_type: type[S], wiring: Wiring[S], *, reuse_p
 
     async def serve(stop: asyncio.Event) -> None:
         async with wiring(settings) as service:
-            await serve_until_stopped(service, settings, port=port, stop=stop, reuse_port=reuse_port)
+            await serve_until_stopped(service, settings, port=port, stop=stop)
 
     try:
         return run_until_signal(serve)

@@ -52,11 +52,11 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method, self._fallback)
 
 
-def server_options(settings: ServiceSettings, *, reuse_port: bool) -> list[tuple[str, int]]:
+def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
     """GRPC's options. Limits keep one client from hurting the others; see docs/decisions for the ones that surprise."""
     age_ms = int(settings.max_connection_age * 1000)
     return [
-        ("grpc.so_reuseport", int(reuse_port)),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -72,9 +72,7 @@ def server_options(settings: ServiceSettings, *, reuse_port: bool) -> list[tuple
 
 
 @asynccontextmanager
-async def running(
-    service: Service, settings: ServiceSettings, *, port: int, reuse_port: bool = False
-) -> AsyncIterator[str]:
+async def running(service: Service, settings: ServiceSettings, *, port: int) -> AsyncIterator[str]:
     """Serve for the time of the block and yield the address. At its end calls in flight are drained first.
 
     Raises PortTaken, AddressUnusable, calls.AccessNotStated and methods.MethodMissing.
@@ -94,7 +92,7 @@ async def running(
     handlers: dict[str, RpcHandler] = {}
     for registration in registrations:
         handlers |= compose(registration, policy)
-    server = grpc.aio.server(options=server_options(settings, reuse_port=reuse_port))
+    server = grpc.aio.server(options=server_options(settings))
     server.add_generic_rpc_handlers((_Handlers(handlers, None),))
     reflection.enable_server_reflection([*names_of(registrations), reflection.SERVICE_NAME], server)
     server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))
@@ -111,11 +109,9 @@ async def running(
         log.info("stopped", service=service.name)
 
 
-async def serve_until_stopped(
-    service: Service, settings: ServiceSettings, *, port: int, stop: asyncio.Event, reuse_port: bool = False
-) -> None:
+async def serve_until_stopped(service: Service, settings: ServiceSettings, *, port: int, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    async with running(service, settings, port=port, reuse_port=reuse_port):
+    async with running(service, settings, port=port):
         await stop.wait()
 
 

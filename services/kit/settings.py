@@ -63,6 +63,7 @@ class ServiceSettings(DatabaseSettings):
     listen_host: str = Field("127.0.0.1", description="Address that the services listen on.")
     drain_seconds: Seconds = Field(3.0, description="Seconds that calls in flight get to end when a service stops.")
     unary_timeout: Seconds = Field(30.0, description="Cap in seconds for unary calls, whatever deadline they bring.")
+    reuse_port: bool = Field(False, description="Share the port with other processes of the same service.")
     auth_port: Port = Field(50051, description="Port of the auth service.")
     auth_target: str = Field("", description="Where others reach auth; by default `127.0.0.1:PARLEY_AUTH_PORT`.")
     token_issuer: str = Field("parley", description="Claim `iss` of access tokens.")

@@ -9,9 +9,9 @@ import grpc
 import jwt
 import psycopg
 import pytest
+
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
 from tests.conftest import Serve

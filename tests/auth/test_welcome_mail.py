@@ -1,0 +1,162 @@
+"""The welcome mail: enqueued with the user, delivered by the worker, retried, and never lost with a worker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from aiosmtpd.smtp import SMTP
+
+from parley.auth.v1 import auth_service_pb2 as pb2
+from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from services.auth.jobs import SEND_WELCOME_EMAIL
+from services.auth.settings import AuthJobSettings, AuthSettings
+from services.auth.wiring import open_auth, open_auth_jobs
+from services.kit.database import Database
+from services.kit.jobs import JobQueue, run_worker
+from tests.conftest import Serve
+from tests.support import bearer
+
+DEADLINE = 20.0
+Settings = Callable[..., Any]
+
+
+class Mailbox:
+    """What an SMTP server has received."""
+
+    def __init__(self) -> None:
+        self.mails: list[Any] = []
+        self.refuse = 0
+
+    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:
+        """Take a mail, or refuse it for the moment."""
+        if self.refuse:
+            self.refuse -= 1
+            return "451 later, please"
+        self.mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=default)))
+        return "250 OK"
+
+
+@pytest.fixture
+async def smtp() -> AsyncIterator[tuple[Mailbox, dict[str, Any]]]:
+    """A real SMTP server, and the settings that lead to it."""
+    mailbox = Mailbox()
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(lambda: SMTP(mailbox, loop=loop), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield mailbox, {"smtp_host": "127.0.0.1", "smtp_port": port, "smtp_security": "none"}
+
+
+@pytest.fixture
+async def auth(serve: Serve, settings: Settings) -> AuthServiceStub:
+    """A running auth service."""
+    return AuthServiceStub(await serve(open_auth, settings(AuthSettings), own_keys=True))
+
+
+@asynccontextmanager
+async def working(settings: AuthJobSettings) -> AsyncIterator[None]:
+    """A worker for the time of the block."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    async with open_auth_jobs(settings) as jobs:
+        task = asyncio.create_task(run_worker(settings, jobs, stop=stop, ready=ready.set))
+        try:
+            await asyncio.wait((task, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
+            yield
+        finally:
+            stop.set()
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, at most DEADLINE seconds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110  # what it looks at tells nobody when it changes
+            await asyncio.sleep(0.02)
+
+
+async def register(auth: AuthServiceStub, email: str = "ann@example.com", name: str = "Ann Arbor") -> pb2.User:
+    """A new user."""
+    request = pb2.RegisterRequest(email=email, password="long enough", full_name=name)
+    return (await auth.Register(request)).user
+
+
+async def test_who_registers_gets_a_welcome_mail_over_smtp(
+    auth: AuthServiceStub, settings: Settings, smtp: tuple[Mailbox, dict[str, Any]]
+) -> None:
+    mailbox, route = smtp
+    async with working(settings(AuthJobSettings, **route)):
+        user = await register(auth, name="Änn\r\nBcc: eve@example.com")
+        await until(lambda: bool(mailbox.mails))
+    ((recipients, mail),) = mailbox.mails
+    assert recipients == ["ann@example.com"]
+    assert mail["Subject"] == "Welcome to Parley"
+    assert mail["Bcc"] is None
+    assert mail["Message-ID"] == f"<welcome.{user.id}@parley>"
+    assert "ann@example.com" in mail.get_content()
+
+
+async def test_without_smtp_the_mail_is_a_file_that_only_its_owner_reads(
+    auth: AuthServiceStub, settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "mail"
+    async with working(settings(AuthJobSettings)):
+        await register(auth)
+        await until(lambda: folder.exists() and bool(list(folder.glob("*.eml"))))
+    (path,) = folder.glob("*.eml")
+    assert message_from_bytes(path.read_bytes(), policy=default)["To"] == "Ann Arbor <ann@example.com>"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_mail_that_is_refused_for_the_moment_is_sent_again(
+    auth: AuthServiceStub, settings: Settings, smtp: tuple[Mailbox, dict[str, Any]]
+) -> None:
+    mailbox, route = smtp
+    mailbox.refuse = 1
+    async with working(settings(AuthJobSettings, **route)):
+        await register(auth)
+        await until(lambda: bool(mailbox.mails))
+    assert mailbox.refuse == 0
+
+
+async def test_asking_again_queues_one_mail_however_often_it_is_asked(auth: AuthServiceStub, database_url: str) -> None:
+    await register(auth)
+    login = await auth.Login(pb2.LoginRequest(email="ann@example.com", password="long enough"))
+    me = bearer(login.tokens.access_token)
+    await asyncio.gather(*(auth.SendWelcomeEmail(pb2.SendWelcomeEmailRequest(), metadata=me) for _ in range(10)))
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT queueing_lock IS NULL FROM jobs.procrastinate_jobs ORDER BY id").fetchall()
+    assert rows == [(True,), (False,)]
+
+
+async def test_a_job_of_a_transaction_that_rolls_back_is_never_run(database: Database, database_url: str) -> None:
+    queue = JobQueue()
+
+    async def fail_after_enqueueing() -> None:
+        async with database.transaction() as tx:
+            await queue.enqueue(tx, SEND_WELCOME_EMAIL, user_id="x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_after_enqueueing()
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs.procrastinate_jobs").fetchone() == (0,)
+
+
+async def test_the_job_of_a_worker_that_died_is_done_by_the_next(
+    auth: AuthServiceStub, settings: Settings, database_url: str, smtp: tuple[Mailbox, dict[str, Any]]
+) -> None:
+    mailbox, route = smtp
+    await register(auth)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET search_path = jobs")
+        connection.execute("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '10 minutes')")
+        connection.execute(
+            "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM procrastinate_workers)"
+        )
+    async with working(settings(AuthJobSettings, **route)):
+        await until(lambda: bool(mailbox.mails))
