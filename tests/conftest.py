@@ -119,7 +119,7 @@ def as_user(database_url: str, keys: TestKeys) -> AsUser:
 
 @pytest.fixture
 async def serve(keys: TestKeys) -> AsyncIterator[Serve]:
-    """A runner of services in this process, as in `channel = await serve(open_agent, settings(AgentSettings))`.
+    """A runner of services in this process, for a wiring and its settings; answers with a channel.
 
     They accept the tests' tokens; with `own_keys=True` a service keeps the verifier of its wiring.
     """

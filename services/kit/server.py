@@ -96,7 +96,7 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
     server.add_generic_rpc_handlers((_Handlers(handlers, None),))
     reflection.enable_server_reflection([*names_of(registrations), reflection.SERVICE_NAME], server)
     server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))
-    address = _bind(server, settings.listen_host, port, reuse_port=reuse_port)
+    address = _bind(server, settings.listen_host, port, reuse_port=settings.reuse_port)
     await server.start()
     log.info("listening", service=service.name, address=address)
     try:
@@ -117,7 +117,7 @@ async def serve_until_stopped(service: Service, settings: ServiceSettings, *, po
 
 def _bind(server: grpc.aio.Server, host: str, port: int, *, reuse_port: bool) -> str:
     """Take the port and say the address, with the port that was found where 0 was asked for."""
-    _try_address(host, port, reuse_port=reuse_port)
+    _try_address(host, port, reuse_port=settings.reuse_port)
     name = f"[{host}]" if ":" in host else host
     bound = 0
     with suppress(RuntimeError):
