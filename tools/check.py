@@ -43,9 +43,7 @@ class Result:
 def main(wanted: list[str]) -> int:
     """Run the wanted checks, or all; 0 when none failed."""
     checks: dict[str, Callable[[], None]] = {
-        "mypy": lambda: gen.run(
-            "mypy", "--no-error-summary", *(d for d in TYPED if any((ROOT / d).rglob("*.py")))
-        ),
+        "mypy": lambda: gen.run("mypy", "--no-error-summary", *(d for d in TYPED if any((ROOT / d).rglob("*.py")))),
         "breaking": check_breaking,
         "generated": check_generated,
         "imports": lambda: gen.run("lint-imports", "--no-logo"),
@@ -94,9 +92,7 @@ def check_breaking() -> None:
     """Compare the protos with those of the main branch: what callers rely on must stay."""
     if not (ROOT / ".git").exists():
         raise Skipped("this is not a git checkout")
-    base = next(
-        (ref for ref in ("origin/main", "main") if git("rev-parse", "--verify", "--quiet", ref)), None
-    )
+    base = next((ref for ref in ("origin/main", "main") if git("rev-parse", "--verify", "--quiet", ref)), None)
     if base is None:
         raise Skipped("there is no main branch here")
     if git("rev-parse", "--verify", "--quiet", "HEAD^") is None:
@@ -124,9 +120,7 @@ def check_generated() -> None:
         new, old = gen.contents(fresh), gen.contents(gen.GEN)
     stale = sorted(path for path in new.keys() | old.keys() if new.get(path) != old.get(path))
     if stale:
-        raise Failed(
-            "\n".join([*(f"gen/{path} is not what the protos give" for path in stale), "Run: make gen"])
-        )
+        raise Failed("\n".join([*(f"gen/{path} is not what the protos give" for path in stale), "Run: make gen"]))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,7 @@ def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
         out = Path(folder, "out")
         out.mkdir()
         protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={descriptors}"]
-        run = subprocess.run(
-            [*protoc, f"--grpc_python_out={out}", *names], capture_output=True, text=True, check=False
-        )
+        run = subprocess.run([*protoc, f"--grpc_python_out={out}", *names], capture_output=True, text=True, check=False)
         if run.returncode != 0:
             response.error = run.stderr
             return response
