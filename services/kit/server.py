@@ -117,7 +117,7 @@ async def serve_until_stopped(service: Service, settings: ServiceSettings, *, po
 
 def _bind(server: grpc.aio.Server, host: str, port: int, *, reuse_port: bool) -> str:
     """Take the port and say the address, with the port that was found where 0 was asked for."""
-    _try_address(host, port, reuse_port=settings.reuse_port)
+    _try_address(host, port, reuse_port=reuse_port)
     name = f"[{host}]" if ":" in host else host
     bound = 0
     with suppress(RuntimeError):
