@@ -117,6 +117,8 @@ class ValidationFailed(InvalidArgument):
     """The request breaks the rules of its fields."""
 
     reason = "VALIDATION_FAILED"
+    request: object | None = None
+    """The message that breaks them, for a stream that answers it and goes on."""
 
 
 class RequestMalformed(InvalidArgument):

@@ -27,7 +27,11 @@ class Decoder(Generic[M]):
             message = self._kind.FromString(raw)
         except DecodeError as error:
             raise RequestMalformed from error
-        check(message, may_hold_nul=b"\0" in raw)
+        try:
+            check(message, may_hold_nul=b"\0" in raw)
+        except ValidationFailed as error:
+            error.request = message
+            raise
         return message
 
 
