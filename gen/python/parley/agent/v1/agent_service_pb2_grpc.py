@@ -73,7 +73,7 @@ class AgentServiceServicer:
 
         Retry: with the same `request_id` and payload it answers with the agent that the first call created, as it is now,
         or AGENT_NOT_FOUND once that one was deleted.
-        Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, VALIDATION_FAILED.
+        Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, AGENT_NOT_FOUND, VALIDATION_FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,7 +23,7 @@ class AgentServiceStub:
 
     Retry: with the same `request_id` and payload it answers with the agent that the first call created, as it is now,
     or AGENT_NOT_FOUND once that one was deleted.
-    Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, VALIDATION_FAILED.
+    Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, AGENT_NOT_FOUND, VALIDATION_FAILED.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """One agent of the caller's. Reasons: AGENT_NOT_FOUND."""
@@ -57,7 +57,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Retry: with the same `request_id` and payload it answers with the agent that the first call created, as it is now,
         or AGENT_NOT_FOUND once that one was deleted.
-        Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, VALIDATION_FAILED.
+        Reasons: CONFIG_INVALID, AGENT_LIMIT_REACHED, REQUEST_ID_REUSED, AGENT_NOT_FOUND, VALIDATION_FAILED.
         """
 
     @_abc_1.abstractmethod
