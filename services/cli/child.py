@@ -10,6 +10,7 @@ from services.cli.log_output import LineSplitter, Output
 from services.cli.processes import ProcessSpec, kill_group, spawn
 
 _CHUNK = 64 * 1024
+_CHUNKS_IN_A_PIPE = 16  # at most 1 MiB, /proc/sys/fs/pipe-max-size
 
 
 class Child:
@@ -48,7 +49,8 @@ class Child:
         """Notice that the process has ended, if it has."""
         if self.running and self._process.poll() is not None:
             kill_group(self._process)  # its own children, if it was killed before it could end them
-            self._read()
+            for _ in range(_CHUNKS_IN_A_PIPE):
+                self._read()
             self._stop_reading()
             self._exited.set_result(self._process.returncode)
 
@@ -82,15 +84,16 @@ class Child:
                 self._process.send_signal(sign)
 
     def _read(self) -> None:
-        while self._pipe >= 0:
-            try:
-                data = os.read(self._pipe, _CHUNK)
-            except BlockingIOError:
-                return
-            if not data:
-                self._stop_reading()
-                return
+        if self._pipe < 0:
+            return
+        try:
+            data = os.read(self._pipe, _CHUNK)
+        except BlockingIOError:
+            return
+        if data:
             self._lines.feed(data)
+        else:
+            self._stop_reading()
 
     def _stop_reading(self) -> None:
         if self._pipe >= 0:

@@ -3,8 +3,8 @@
     with EmbeddedPostgres.start(Path(".parley")) as postgres:
         psycopg.connect(postgres.url)
 
-What is committed is kept, whatever is killed: fsync is on and the next start replays the log. See `postgres_cluster`
-for where the data are and who can connect.
+What is committed is kept, whatever is killed: fsync is on and the next start replays the log. See
+`postgres_cluster` for where the data are and who can connect.
 """
 
 import os
@@ -40,14 +40,14 @@ class EmbeddedPostgres:
         report: Callable[[str], None] = print,
         deadline: float = 120.0,
     ) -> Self:
-        """Serve the data in `<data_dir>/postgres`, created if there are none, and return when connections are taken.
+        """Serve the data in `<data_dir>/postgres`, created if there are none, and return when it can be used.
 
         Must be called from the main thread. The server's log is `<data_dir>/postgres.log`, of this start only.
         `options` are settings of the server beside Parley's own.
 
         Raises:
-            PostgresError: another process serves these data, the server did not start within `deadline` seconds, or
-                the machine lacks something that the message names.
+            PostgresError: another process serves these data, the server did not start within `deadline` seconds,
+                or the machine lacks something that the message names.
         """
         cluster = Cluster.open(data_dir, options=options, report=report)
         log = data_dir / "postgres.log"
@@ -74,7 +74,7 @@ class EmbeddedPostgres:
         return self._process.pid
 
     def stop(self) -> None:
-        """End all sessions, write everything, and return when the server is gone; without effect the second time."""
+        """End all sessions, write everything, and return when the server is gone; harmless the second time."""
         if self._process.returncode is None:
             end(self._process, self._cluster.spec)
         self._cluster.close()

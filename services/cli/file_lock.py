@@ -16,8 +16,8 @@ class LockHeldError(Exception):
 class FileLock:
     """An exclusive flock(2) on a file that names its holder.
 
-    The kernel drops it with the process, so there is no stale lock. The file stays: removing it would let two processes
-    lock two files of one name.
+    The kernel drops it with the process, so there is no stale lock. The file stays: removing it would let two
+    processes lock two files of one name.
     """
 
     def __init__(self, path: Path) -> None:

@@ -2,9 +2,10 @@
 
     python -I -S leash.py DEATH_SIGNAL PARENT_PID UID:GID|- COMMAND [ARGUMENT...]
 
-The command replaces this process, so it keeps its pid. This is a program of its own, and no `preexec_fn`, because code
-between fork and exec can deadlock in a process with threads, and because a change of user clears the kernel's leash:
-it must be put on after it. Only the standard library is imported: it starts in about 15 ms.
+The command replaces this process, so it keeps its pid. This is a program of its own, and no `preexec_fn`,
+because code between fork and exec can deadlock in a process with threads, and because a change of user clears
+the kernel's leash: it must be put on after it. Only the standard library is imported: it starts in about 15
+ms.
 """
 
 import ctypes
@@ -23,8 +24,8 @@ GONE = 143
 def tie(parent: int, death_signal: int) -> None:
     """Have the kernel send `death_signal` to this process, whatever it becomes, when `parent` ends.
 
-    The kernel counts the thread which forked as the parent: whoever starts a leash must do so from a thread that lives
-    as long as the process.
+    The kernel counts the thread which forked as the parent: whoever starts a leash must do so from a thread
+    that lives as long as the process.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, death_signal) != 0:

@@ -14,8 +14,8 @@ class Output:
     """Where lines go, in order. Writing never waits for whoever reads them.
 
     A terminal that is held with Ctrl-S, or a pipe that nobody empties, must not keep the processes from being
-    looked after: up to 4 MiB wait for the reader, the rest is left out and counted. A reader that has gone away is no
-    error either, as in `parley up | tee log` when Ctrl-C ends both.
+    looked after: up to 4 MiB wait for the reader, the rest is left out and counted. A reader that has gone
+    away is no error either, as in `parley up | tee log` when Ctrl-C ends both.
     """
 
     _COLOURS: ClassVar[tuple[int, ...]] = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)

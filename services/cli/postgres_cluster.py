@@ -1,8 +1,8 @@
-"""The data folder of the embedded PostgreSQL: created once, owned by one process at a time, ready to be served.
+"""The data of the embedded PostgreSQL: created once, held by one process at a time, ready to be served.
 
-The server listens on a Unix socket only, no port. Whoever can reach the socket is trusted without a password: the
-socket lies in a folder of mode 700 that belongs to the user who runs the server, so that is this user and root, who
-could both read the data without any server. Nothing secret has to be stored for it.
+The server listens on a Unix socket only, no port. Whoever can reach the socket is trusted without a password:
+the socket lies in a folder of mode 700 that belongs to the user who runs the server, so that is this user and
+root, who could both read the data without any server. Nothing secret has to be stored for it.
 """
 
 import os
@@ -53,15 +53,20 @@ class Cluster:
 
     @classmethod
     def open(
-        cls, data_dir: Path, *, options: Mapping[str, str] | None = None, report: Callable[[str], None] = print
+        cls,
+        data_dir: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        report: Callable[[str], None] = print,
     ) -> Self:
         """Take hold of the data and create them if there are none; no server is started yet.
 
-        Creation is atomic: interrupted at any moment, the next call begins anew. `options` are settings of the server
-        beside Parley's own. `report` gets a line about whatever takes longer than a moment.
+        Creation is atomic: interrupted at any moment, the next call begins anew. `options` are settings of
+        the server beside Parley's own. `report` gets a line about whatever takes longer than a moment.
 
         Raises:
-            PostgresError: another process serves these data, or the machine lacks something that the message names.
+            PostgresError: another process serves these data, or the machine lacks something that the message
+            names.
         """
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         data = data_dir.resolve() / "postgres"
@@ -87,7 +92,7 @@ class Cluster:
 
     def close(self) -> None:
         """Let other processes use the data; the server must have been stopped."""
-        with suppress(OSError):  # a server that was killed has left its socket there: the next start clears it
+        with suppress(OSError):  # not empty: a server that was killed has left its socket to the next start
             self._sockets.rmdir()
         self._lock.release()
 
@@ -96,9 +101,9 @@ def is_ready(data: Path) -> bool:
     """True when the server on `data` takes connections: it says so in the last line of postmaster.pid."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
+    except OSError:
         return False
-    return len(lines) >= 8 and lines[7].strip() == "ready"  # noqa: PLR2004 - LOCK_FILE_LINE_PM_STATUS of miscadmin.h
+    return len(lines) >= 8 and lines[7].strip() == "ready"
 
 
 def _server(
@@ -111,8 +116,8 @@ def _server(
 ) -> ProcessSpec:
     def prepare() -> None:
         _end_previous_servers(data, report)
-        # Nobody serves these data now, whoever may have got the pid in these files since. PostgreSQL itself would
-        # refuse to start while a process with that pid lives.
+        # Nobody serves these data now, whoever may have got the pid in these files since. PostgreSQL itself
+        # would refuse to start while a process with that pid lives.
         for stale in (data / "postmaster.pid", *sockets.glob(".s.PGSQL.*")):
             stale.unlink(missing_ok=True)
 
@@ -141,8 +146,8 @@ def _server(
 def _seen_from_inside(data: Path, account: Account | None) -> str:
     """The path of the data folder for a process whose working folder it is.
 
-    Another user may be unable to enter the folders above. Through this link of the kernel it needs not: they stay as
-    closed as they are.
+    Another user may be unable to enter the folders above. Through this link of the kernel it needs not: they
+    stay as closed as they are.
     """
     if account is None:
         return str(data)
@@ -175,12 +180,12 @@ def _create(data: Path, files: Path, account: Account | None, report: Callable[[
     initdb += ["--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
     initdb += ["--data-checksums", "--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]
     _run(initdb, unfinished, account)
-    alone = [str(files / "bin" / "postgres"), "--single", *_options({"exit_on_error": "on"}), "-D", where, "postgres"]
-    _run(alone, unfinished, account, statement=f"CREATE DATABASE {DATABASE}")
+    single = [str(files / "bin" / "postgres"), "--single", *_options({"exit_on_error": "on"})]
+    _run([*single, "-D", where, "postgres"], unfinished, account, statement=f"CREATE DATABASE {DATABASE}")
     try:
         unfinished.rename(data)
     except OSError as error:
-        raise PostgresError(f"{data} is there and holds something else than a database: {error.strerror}") from None
+        raise PostgresError(f"{data} holds something else than a database: {error.strerror}") from None
     parent = os.open(data.parent, os.O_RDONLY)
     os.fsync(parent)
     os.close(parent)
@@ -213,8 +218,8 @@ def _take_ownership(data: Path, account: Account | None) -> None:
 def _end_previous_servers(data: Path, report: Callable[[str], None]) -> None:
     """Wait until no server works on `data`.
 
-    The lock is ours, so whatever is found has lost its parent and is about to end by itself. One that has not after
-    5 s is asked to, after 10 s told to: data that are committed survive both.
+    The lock is ours, so whatever is found has lost its parent and is about to end by itself. One that has not
+    after 5 s is asked to, after 10 s told to: data that are committed survive both.
     """
     if _gone(data, within=0.3):
         return
@@ -226,7 +231,8 @@ def _end_previous_servers(data: Path, report: Callable[[str], None]) -> None:
         pids = {server.pid for server in servers}
         for server in servers:
             with suppress(psutil.NoSuchProcess):
-                if sign is signal.SIGKILL or server.ppid() not in pids:  # the first process ends its own children
+                # The first process ends its own children, in the right order.
+                if sign is signal.SIGKILL or server.ppid() not in pids:
                     server.send_signal(sign)
     if not _gone(data, within=5.0):
         raise PostgresError(f"a previous PostgreSQL still works on {data} and does not end")

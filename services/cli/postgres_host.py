@@ -1,8 +1,8 @@
 """Where the embedded PostgreSQL finds its program files, and as which user and behind which socket it runs.
 
-PostgreSQL refuses to run as root, so a server that root starts runs as another user. That user can neither be expected
-to reach root's folders, nor is it a reason to open them: the program files are copied to where it can read them, and
-the data folder is given to it as its working folder (see `postgres_cluster`).
+PostgreSQL refuses to run as root, so a server that root starts runs as another user. That user can neither be
+expected to reach root's folders, nor is it a reason to open them: the program files are copied to where it
+can read them, and the data folder is given to it as its working folder (see `postgres_cluster`).
 """
 
 import hashlib
@@ -32,8 +32,9 @@ class PostgresError(Exception):
 def choose_account(data: Path, report: Callable[[str], None]) -> Account | None:
     """The user to run the server as: None is the caller's own, which it always is unless that is root.
 
-    For root it is the owner of the data if there are any, so that data made by an ordinary user keep working. Otherwise
-    it is the system user `parley-postgres`, which is created when it is missing, or `nobody` where none can be created.
+    For root it is the owner of the data if there are any, so that data made by an ordinary user keep working.
+    Otherwise it is the system user `parley-postgres`, which is created when it is missing, or `nobody` where
+    none can be created.
 
     Raises:
         PostgresError: the data belong to a user that the caller cannot become.
@@ -133,8 +134,8 @@ def _copy_program_files(source: Path) -> Path:
         if ours and not os.statvfs(copy).f_flag & os.ST_NOEXEC:
             return copy
     raise PostgresError(
-        "the PostgreSQL program files lie in a folder that only root can enter, and no place was found to copy them "
-        "to: run Parley as an ordinary user, install it in another folder, or set PARLEY_DATABASE_URL"
+        "the PostgreSQL program files lie in a folder that only root can enter, and no place was found to copy "
+        "them to: run Parley as an ordinary user, install it in another folder, or set PARLEY_DATABASE_URL"
     )
 
 
@@ -177,7 +178,8 @@ def _allows(path: Path, account: Account, bits: int) -> bool:
 def make_socket_folder(data: Path, account: Account | None) -> Path:
     """A folder of mode 700 that belongs to the server's user: being able to enter it is the right to connect.
 
-    Its name is short, because that of a socket is limited to some 100 bytes, and always the same for the same data.
+    Its name is short, because that of a socket is limited to some 100 bytes, and always the same for the same
+    data.
 
     Raises:
         PostgresError: no folder for temporary files can be used.

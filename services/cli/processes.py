@@ -56,10 +56,12 @@ class ProcessSpec:
 def spawn(spec: ProcessSpec, *, output: int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """Start the process in a session of its own, with stdout and stderr to the file descriptor `output`.
 
-    In its own session it does not get the Ctrl-C of the terminal: the parent decides the order in which things end.
+    In its own session it does not get the Ctrl-C of the terminal: the parent decides the order in which
+    things end.
 
     Raises:
-        RuntimeError: not called from the main thread. The kernel ends the child with the thread that started it.
+        RuntimeError: not called from the main thread. The kernel ends the child with the thread that started
+        it.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(f"{spec.name} must be started from the main thread, with which it ends")

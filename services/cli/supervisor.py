@@ -5,7 +5,8 @@
         await supervisor.start(auth, chat)
         await supervisor.wait()
 
-It knows nothing about what the processes are: `ProcessSpec` says how each is started, seen to be ready, and ended.
+It knows nothing about what the processes are: `ProcessSpec` says how each is started, seen to be ready, and
+ended.
 """
 
 import asyncio
@@ -24,9 +25,11 @@ _QUICK_DEATH = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _POLL = 0.02
 _SAY_WHO_IS_LATE = 10.0
+_SAME_REQUEST = 0.3
+"""make(1) and timeout(1) pass on a signal that the whole process group has got already."""
 
 
-class Ended(Exception):  # noqa: N818 - being asked to stop is no error
+class Ended(Exception):
     """The supervision is over: somebody asked for it (exit code 0), or a process cannot be kept running."""
 
     def __init__(self, exit_code: int) -> None:
@@ -37,12 +40,13 @@ class Ended(Exception):  # noqa: N818 - being asked to stop is no error
 class Supervisor:
     """Runs processes until SIGINT, SIGTERM or SIGHUP, and restarts those that end by themselves.
 
-    A process that ends without ever having been ready is started three times in all; one that says that its settings
-    are wrong (exit code 2) once. Then everything is stopped, and `Ended` has its exit code. A process that has been
-    ready is restarted for ever, after a pause that grows to 5 s while it keeps ending within 30 s.
+    A process that ends without ever having been ready is started three times in all; one that says that its
+    settings are wrong (exit code 2) once. Then everything is stopped, and `Ended` has its exit code. A
+    process that has been ready is restarted for ever, after a pause that grows to 5 s while it keeps ending
+    within 30 s.
 
-    On leaving, everything is ended: what was started last first, what was started together at the same time. A second
-    SIGINT or SIGTERM kills at once.
+    On leaving, everything is ended: what was started last first, what was started together at the same time.
+    A second SIGINT kills at once.
     """
 
     def __init__(self, output: Output) -> None:
@@ -50,13 +54,16 @@ class Supervisor:
         self._groups: list[list[_Kept]] = []
         self._children: set[Child] = set()
         self._hurry = asyncio.Event()
+        self._asked_at = 0.0
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[int] = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[int] = loop.create_future()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._loop.add_signal_handler(sign, self._asked_to_stop, sign)
-        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+            if sign == signal.SIGHUP and signal.getsignal(sign) == signal.SIG_IGN:
+                continue  # nohup(1) asks to outlive the terminal
+            loop.add_signal_handler(sign, self._asked_to_stop, sign)
         return self
 
     async def __aexit__(
@@ -66,9 +73,9 @@ class Supervisor:
             self._over.set_result(1)
         for group in reversed(self._groups):
             await asyncio.gather(*(kept.stop() for kept in group))
-        await asyncio.gather(*(child.stop(self._hurry) for child in self._children))
+        loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-            self._loop.remove_signal_handler(sign)
+            loop.remove_signal_handler(sign)
 
     @property
     def killed(self) -> bool:
@@ -85,31 +92,33 @@ class Supervisor:
         self._groups.append(group)
         for kept in group:
             kept.start()
-        waiting = asyncio.gather(*(kept.ready.wait() for kept in group))
-        try:
-            while not waiting.done():
-                await asyncio.wait({waiting, self._over}, timeout=_SAY_WHO_IS_LATE, return_when=asyncio.FIRST_COMPLETED)
-                if self._over.done():
-                    raise Ended(self._over.result())
-                if late := [kept.spec.name for kept in group if not kept.ready.is_set()]:
-                    self._output.say(f"still waiting for: {', '.join(late)}")
-        finally:
-            waiting.cancel()
+        while late := [kept for kept in group if not kept.ready.is_set()]:
+            waits = [asyncio.ensure_future(late[0].ready.wait()), asyncio.ensure_future(self.wait())]
+            done, _ = await asyncio.wait(waits, timeout=_SAY_WHO_IS_LATE, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            if self._over.done():
+                raise Ended(self._over.result())
+            if not done:
+                self._output.say(f"still waiting for: {', '.join(kept.spec.name for kept in late)}")
 
     async def run(self, spec: ProcessSpec) -> None:
         """Run a process to its end.
 
         Raises:
-            Ended: with its exit code, if that is not 0.
+            Ended: with its exit code, if that is not 0; or the supervision was over first.
         """
         child = self.launch(spec)
         end = asyncio.ensure_future(child.wait())
-        await asyncio.wait({end, self._over}, return_when=asyncio.FIRST_COMPLETED)
-        if not end.done():
+        try:
+            await asyncio.wait({end, self._over}, return_when=asyncio.FIRST_COMPLETED)
+            if end.done() and end.result() != 0:
+                self.give_up(f"{spec.name} {describe_exit(end.result())}", end.result())
+        finally:
             end.cancel()
-            raise Ended(self._over.result())
-        if end.result() != 0:
-            self.give_up(f"{spec.name} {describe_exit(end.result())}", end.result())
+            if child.running:
+                await child.stop(self._hurry)
+        if self._over.done():
             raise Ended(self._over.result())
 
     async def wait(self) -> int:
@@ -133,8 +142,7 @@ class Supervisor:
             self._output.say(f"parley: {reason}: stopping everything")
             self._over.set_result(exit_code if exit_code > 0 else 1)
 
-    @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """True from the moment on that everything is being ended."""
         return self._over.done()
 
@@ -144,11 +152,13 @@ class Supervisor:
         return self._hurry
 
     def _asked_to_stop(self, sign: signal.Signals) -> None:
+        now = time.monotonic()
         if not self._over.done():
-            self._output.say("stopping (once more to kill at once) ..." if sign == signal.SIGINT else "stopping ...")
+            self._output.say("stopping" + (" (Ctrl-C kills at once) ..." if sign == signal.SIGINT else " ..."))
             self._over.set_result(0)
-        elif sign != signal.SIGHUP:  # a terminal that closes sends it after others
+        elif sign == signal.SIGINT and now - self._asked_at > _SAME_REQUEST:
             self._hurry.set()
+        self._asked_at = now
 
     def _reap(self) -> None:
         for child in list(self._children):
@@ -169,6 +179,11 @@ class _Kept:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep(), name=self.spec.name)
+        self._task.add_done_callback(self._no_longer_kept)
+
+    def _no_longer_kept(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._supervisor.give_up(f"{self.spec.name}: {error}", 1)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -179,11 +194,11 @@ class _Kept:
 
     async def _keep(self) -> None:
         name, failures, pause = self.spec.name, 0, _FIRST_PAUSE
-        while not self._supervisor.over:
+        while not self._supervisor.is_over():
             started = time.monotonic()
             self._child = self._supervisor.launch(self.spec)
             code = await self._until_it_ends(self._child)
-            if self._supervisor.over:
+            if self._supervisor.is_over():
                 return
             what = f"{name} {describe_exit(code)}"
             if not self.ready.is_set():
@@ -207,7 +222,7 @@ class _Kept:
 
     async def _watch_readiness(self) -> None:
         again = self.ready.is_set()
-        while not await self.spec.ready():
+        while not await self.spec.ready():  # noqa: ASYNC110 - another process has no event to wait for
             await asyncio.sleep(_POLL)
         self.ready.set()
         if again:
