@@ -31,7 +31,7 @@ from services.kit.faults import describe_fault
 from services.kit.ids import uuid7
 from services.kit.messages import Decoder
 from services.kit.status import code_of, to_rpc_status
-from services.kit.streams import Requests, Stream
+from services.kit.streams import Requests, Responses, Stream
 
 log = structlog.get_logger()
 
@@ -116,14 +116,15 @@ class Method:
     async def _unary_stream(self, raw: bytes, context: Any) -> None:
         async def answer(call: Call) -> None:
             request = self._decoder.decode(raw)
-            responses = self._behaviour(request, call)
+            generator = self._behaviour(request, call)
             try:
-                async for response in responses:
-                    await context.write(response if type(response) is bytes else response.SerializeToString())
+                async for response in generator:
+                    await responses.send(response)
             finally:
-                await responses.aclose()
+                await generator.aclose()
 
-        await self._run(context, answer)
+        responses: Responses[Any] = Responses(context)
+        await self._run(context, answer, responses=responses)
 
     async def _stream_unary(self, _iterator: object, context: Any) -> bytes:
         requests = Requests(context, self._decoder)
@@ -132,27 +133,38 @@ class Method:
             response = await self._behaviour(requests, call)
             return response.SerializeToString()  # type: ignore[no-any-return]  # a message of the method's type
 
-        return await self._run(context, answer, requests)
+        return await self._run(context, answer, requests=requests)
 
     async def _stream_stream(self, _iterator: object, context: Any) -> None:
         requests = Requests(context, self._decoder, answers=True)
 
-        async def answer(call: Call) -> None:
-            await self._behaviour(Stream(context, requests), call)
+        responses: Responses[Any] = Responses(context)
 
-        await self._run(context, answer, requests)
+        async def answer(call: Call) -> None:
+            await self._behaviour(Stream(requests, responses), call)
+
+        await self._run(context, answer, requests=requests, responses=responses)
 
     async def _run(
-        self, context: Any, answer: Callable[[Call], Awaitable[R]], requests: Requests[Any] | None = None
+        self,
+        context: Any,
+        answer: Callable[[Call], Awaitable[R]],
+        *,
+        requests: Requests[Any] | None = None,
+        responses: Responses[Any] | None = None,
     ) -> R:
         started = perf_counter()
         call = Call(self._name, context, self._inflight.draining)
         self._inflight.enter(call, streaming=self._streaming, follower=self._follower)
         try:
             result = await self._answered(context, call, answer)
+            if responses is not None:
+                await responses.settle()
             self._log(started, call, "OK", None)
             return result  # noqa: TRY300  # the happy path reads first
         except DomainError as failure:
+            if responses is not None:
+                await responses.settle()
             if requests is not None:
                 await requests.drain()
             self._log(started, call, code_of(failure).name, failure)
@@ -162,8 +174,9 @@ class Method:
             self._log(started, call, "CANCELLED", None)
             raise
         finally:
-            if requests is not None:
-                requests.close()
+            for direction in (requests, responses):
+                if direction is not None:
+                    direction.close()
             self._inflight.leave(call, streaming=self._streaming)
 
     async def _answered(self, context: Any, call: Call, answer: Callable[[Call], Awaitable[R]]) -> R:

@@ -89,20 +89,50 @@ class Requests(Generic[Req]):
             self._reading.cancel()
 
 
-class Stream(Generic[Req, Resp]):
-    """Both directions of a bidirectional call."""
+class Responses(Generic[Resp]):
+    """The messages to the client, one at a time and in order, from any number of tasks.
 
-    def __init__(self, context: Any, requests: Requests[Req]) -> None:
-        self.requests = requests
+    A task that sends may be cancelled: the write under it goes on, and the next one waits for it. gRPC would take a
+    cancelled write for one that never was, and the status of the call would never get out.
+    """
+
+    def __init__(self, context: Any) -> None:
         self._context = context
-        self._writing = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None
 
     async def send(self, response: Resp | bytes) -> None:
         """Send one message, or one that is serialised already. It waits while the client does not read."""
-        async with self._writing:
-            await self._context.write(response if isinstance(response, bytes) else response.SerializeToString())
+        raw = response if isinstance(response, bytes) else response.SerializeToString()
+        async with self._turn:
+            await self.settle()
+            self._writing = asyncio.ensure_future(self._context.write(raw))
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    async def settle(self) -> None:
+        """Wait for a write whose sender was cancelled. If it failed, the next one fails, too."""
+        if self._writing is not None:
+            await asyncio.wait((self._writing,))
+            _passed_over(self._writing)
+            self._writing = None
+
+    def close(self) -> None:
+        """Give up a write that is still waiting. The call is over then."""
+        if self._writing is not None:
+            self._writing.add_done_callback(_passed_over)
+            self._writing.cancel()
 
 
-def _passed_over(reading: asyncio.Future[Any]) -> None:
-    if not reading.cancelled():
-        reading.exception()  # Looked at, so that asyncio does not report it as forgotten.
+class Stream(Generic[Req, Resp]):
+    """Both directions of a bidirectional call."""
+
+    def __init__(self, requests: Requests[Req], responses: Responses[Resp]) -> None:
+        self.requests = requests
+        self.send = responses.send
+        """Send one message, or one that is serialised already. It waits while the client does not read."""
+
+
+def _passed_over(ended: asyncio.Future[Any]) -> None:
+    if not ended.cancelled():
+        ended.exception()  # Looked at, so that asyncio does not report it as forgotten.
