@@ -5,11 +5,11 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.auth.v1 import auth_service_pb2 as pb2
-from services.auth.models import PublicKey, SessionRow, SignedIn, UserRow
+from services.auth.models import PublicKey, Session, SignedIn, User
 from services.kit import base64url
 
 
-def to_user(row: UserRow) -> pb2.User:
+def to_user(row: User) -> pb2.User:
     """A user, without anything secret."""
     return pb2.User(
         id=str(row.id),
@@ -20,7 +20,7 @@ def to_user(row: UserRow) -> pb2.User:
     )
 
 
-def to_session(row: SessionRow) -> pb2.Session:
+def to_session(row: Session) -> pb2.Session:
     """A session."""
     return pb2.Session(
         id=str(row.id),

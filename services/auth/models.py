@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ForeignKey
@@ -18,7 +19,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: TIMESTAMP(timezone=True)}  # noqa: RUF012  # SQLAlchemy reads it as it stands
 
 
-class User(Base):
+class UserTable(Base):
     """Somebody who has registered."""
 
     __tablename__ = "users"
@@ -32,32 +33,32 @@ class User(Base):
     update_time: Mapped[datetime]
 
 
-class Session(Base):
+class SessionTable(Base):
     """One signed-in device, from Login to Logout or expiry."""
 
     __tablename__ = "sessions"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id))
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(UserTable.id))
     device_label: Mapped[str]
     create_time: Mapped[datetime]
     expire_time: Mapped[datetime]
     revoke_time: Mapped[datetime | None]
 
 
-class RefreshToken(Base):
+class RefreshTokenTable(Base):
     """A refresh token that was given out, by its hash. The session's newest is the one that is not exchanged."""
 
     __tablename__ = "refresh_tokens"
 
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)
-    session_id: Mapped[UUID] = mapped_column(ForeignKey(Session.id))
+    session_id: Mapped[UUID] = mapped_column(ForeignKey(SessionTable.id))
     create_time: Mapped[datetime]
     exchange_time: Mapped[datetime | None]
     request_id: Mapped[UUID | None]
 
 
-class SigningKey(Base):
+class SigningKeyTable(Base):
     """A key pair that signs access tokens; the private half is encrypted."""
 
     __tablename__ = "signing_keys"
@@ -68,9 +69,8 @@ class SigningKey(Base):
     create_time: Mapped[datetime]
 
 
-@dataclass(frozen=True, slots=True)
-class UserRow:
-    """A user as stored."""
+class User(NamedTuple):
+    """Somebody who has registered. Its fields are columns of UserTable."""
 
     id: UUID
     email: str
@@ -80,9 +80,8 @@ class UserRow:
     update_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A session as stored."""
+class Session(NamedTuple):
+    """A signed-in device. Its fields are columns of SessionTable."""
 
     id: UUID
     user_id: UUID
@@ -92,17 +91,15 @@ class SessionRow:
     revoke_time: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A refresh token as stored."""
+class RefreshToken(NamedTuple):
+    """What is known of a refresh token. Its fields are columns of RefreshTokenTable."""
 
     session_id: UUID
     exchange_time: datetime | None
     request_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class SigningKey(NamedTuple):
     """A signing key as stored; `private_key` is encrypted."""
 
     kid: str
@@ -132,4 +129,4 @@ class SignedIn:
 
     access: AccessToken
     refresh_token: str
-    session: SessionRow
+    session: Session

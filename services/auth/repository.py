@@ -2,36 +2,32 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, delete, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.models import (
-    KeyRow,
     RefreshToken,
+    RefreshTokenTable,
     Session,
-    SessionRow,
+    SessionTable,
     SigningKey,
-    TokenRow,
+    SigningKeyTable,
     User,
-    UserRow,
+    UserTable,
 )
 
 # Any number will do as long as no other advisory lock of ours uses it.
 _FIRST_KEY_LOCK = 0x70_6B_65_79
 
 
-_USER = (User.id, User.email, User.full_name, User.password_hash, User.create_time, User.update_time)
-_SESSION = (
-    Session.id,
-    Session.user_id,
-    Session.device_label,
-    Session.create_time,
-    Session.expire_time,
-    Session.revoke_time,
-)
+_USER = tuple(UserTable.__table__.columns[name] for name in User._fields)
+_SESSION = tuple(SessionTable.__table__.columns[name] for name in Session._fields)
+_TOKEN = tuple(RefreshTokenTable.__table__.columns[name] for name in RefreshToken._fields)
+_KEY = tuple(SigningKeyTable.__table__.columns[name] for name in SigningKey._fields)
 
 
 class Users:
@@ -40,23 +36,23 @@ class Users:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def add(self, user: UserRow, email_key: str) -> bool:
+    async def add(self, user: User, email_key: str) -> bool:
         """Store a user; False when the address is taken."""
-        row = {name: getattr(user, name) for name in UserRow.__slots__}
-        statement = insert(User).values(**row, email_key=email_key).on_conflict_do_nothing(index_elements=["email_key"])
-        return (await self._tx.execute(statement.returning(User.id))).scalar_one_or_none() is not None
+        statement = insert(UserTable).values(**user._asdict(), email_key=email_key)
+        statement = statement.on_conflict_do_nothing(index_elements=["email_key"])
+        return (await self._tx.execute(statement.returning(UserTable.id))).scalar_one_or_none() is not None
 
-    async def by_email(self, email_key: str) -> UserRow | None:
+    async def by_email(self, email_key: str) -> User | None:
         """The user with this address."""
-        return await self._one(select(*_USER).where(User.email_key == email_key))
+        return await self._one(select(*_USER).where(UserTable.email_key == email_key))
 
-    async def by_id(self, user_id: UUID) -> UserRow | None:
+    async def by_id(self, user_id: UUID) -> User | None:
         """The user with this id."""
-        return await self._one(select(*_USER).where(User.id == user_id))
+        return await self._one(select(*_USER).where(UserTable.id == user_id))
 
-    async def _one(self, statement: Select[UUID, str, str, str, datetime, datetime]) -> UserRow | None:
-        row = (await self._tx.execute(statement)).mappings().one_or_none()
-        return None if row is None else UserRow(**row)
+    async def _one(self, statement: Select[*tuple[Any, ...]]) -> User | None:
+        row = (await self._tx.execute(statement)).one_or_none()
+        return None if row is None else User(*row)
 
 
 class Sessions:
@@ -65,58 +61,61 @@ class Sessions:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def add(self, session: SessionRow) -> None:
+    async def add(self, session: Session) -> None:
         """Store a session."""
-        row = {name: getattr(session, name) for name in SessionRow.__slots__}
-        await self._tx.execute(insert(Session).values(**row))
+        await self._tx.execute(insert(SessionTable).values(**session._asdict()))
 
-    async def get(self, session_id: UUID) -> SessionRow | None:
+    async def get(self, session_id: UUID) -> Session | None:
         """The session with this id."""
-        return _session((await self._tx.execute(select(*_SESSION).where(Session.id == session_id))).mappings().first())
+        row = (await self._tx.execute(select(*_SESSION).where(SessionTable.id == session_id))).one_or_none()
+        return None if row is None else Session(*row)
 
-    async def lock_by_token(self, token_hash: bytes) -> tuple[SessionRow, TokenRow] | None:
+    async def lock_by_token(self, token_hash: bytes) -> tuple[Session, RefreshToken] | None:
         """The session and refresh token of this hash; the session stays locked until the transaction ends."""
-        owner = select(RefreshToken.session_id).where(RefreshToken.token_hash == token_hash).scalar_subquery()
-        statement = select(*_SESSION).where(Session.id == owner).with_for_update()
-        session = _session((await self._tx.execute(statement)).mappings().first())
+        is_this = RefreshTokenTable.token_hash == token_hash
+        owner = select(RefreshTokenTable.session_id).where(is_this).scalar_subquery()
+        session = (
+            await self._tx.execute(select(*_SESSION).where(SessionTable.id == owner).with_for_update())
+        ).one_or_none()
         if session is None:
             return None
         # Read only now: whoever held the lock before may have exchanged it.
-        columns = (RefreshToken.session_id, RefreshToken.exchange_time, RefreshToken.request_id)
-        token = (await self._tx.execute(select(*columns).where(RefreshToken.token_hash == token_hash))).mappings().one()
-        return session, TokenRow(**token)
+        token = (await self._tx.execute(select(*_TOKEN).where(is_this))).one()
+        return Session(*session), RefreshToken(*token)
 
     async def add_token(self, token_hash: bytes, session_id: UUID, now: datetime) -> None:
         """Store a refresh token that is given out."""
         await self._tx.execute(
-            insert(RefreshToken).values(token_hash=token_hash, session_id=session_id, create_time=now)
+            insert(RefreshTokenTable).values(token_hash=token_hash, session_id=session_id, create_time=now)
         )
 
     async def is_exchanged(self, token_hash: bytes) -> bool:
         """Whether this refresh token has been exchanged."""
-        statement = select(RefreshToken.exchange_time).where(RefreshToken.token_hash == token_hash)
+        statement = select(RefreshTokenTable.exchange_time).where(RefreshTokenTable.token_hash == token_hash)
         return (await self._tx.execute(statement)).scalar_one_or_none() is not None
 
     async def exchange(self, token_hash: bytes, request_id: UUID | None, now: datetime) -> None:
         """Mark a refresh token as used up."""
         await self._tx.execute(
-            update(RefreshToken)
-            .where(RefreshToken.token_hash == token_hash)
+            update(RefreshTokenTable)
+            .where(RefreshTokenTable.token_hash == token_hash)
             .values(exchange_time=now, request_id=request_id)
         )
 
     async def extend(self, session_id: UUID, expire_time: datetime) -> None:
         """Set when a session expires."""
-        await self._tx.execute(update(Session).where(Session.id == session_id).values(expire_time=expire_time))
+        await self._tx.execute(
+            update(SessionTable).where(SessionTable.id == session_id).values(expire_time=expire_time)
+        )
 
     async def revoke(self, session_id: UUID, now: datetime) -> bool:
         """End a session; False when it had ended."""
-        statement = update(Session).where(Session.id == session_id, Session.revoke_time.is_(None))
+        statement = update(SessionTable).where(SessionTable.id == session_id, SessionTable.revoke_time.is_(None))
         return (await self._tx.execute(statement.values(revoke_time=now))).rowcount == 1
 
     async def delete_expired(self, before: datetime) -> int:
         """Remove sessions that expired before a time, and their tokens; how many."""
-        return (await self._tx.execute(delete(Session).where(Session.expire_time < before))).rowcount
+        return (await self._tx.execute(delete(SessionTable).where(SessionTable.expire_time < before))).rowcount
 
 
 class SigningKeyRows:
@@ -125,24 +124,15 @@ class SigningKeyRows:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def all(self) -> Sequence[KeyRow]:
+    async def all(self) -> Sequence[SigningKey]:
         """Every key, the newest first."""
-        columns = (SigningKey.kid, SigningKey.public_key, SigningKey.private_key)
-        rows = await self._tx.execute(select(*columns).order_by(SigningKey.create_time.desc(), SigningKey.kid))
-        return [KeyRow(**row) for row in rows.mappings()]
+        newest_first = (SigningKeyTable.create_time.desc(), SigningKeyTable.kid)
+        return [SigningKey(*row) for row in await self._tx.execute(select(*_KEY).order_by(*newest_first))]
 
     async def lock_first(self) -> None:
         """Wait until no other process is making the first key, until the transaction ends."""
         await self._tx.execute(select(func.pg_advisory_xact_lock(_FIRST_KEY_LOCK)))
 
-    async def add(self, key: KeyRow, now: datetime) -> None:
+    async def add(self, key: SigningKey, now: datetime) -> None:
         """Store a key."""
-        await self._tx.execute(
-            insert(SigningKey).values(
-                kid=key.kid, public_key=key.public_key, private_key=key.private_key, create_time=now
-            )
-        )
-
-
-def _session(row: RowMapping | None) -> SessionRow | None:
-    return None if row is None else SessionRow(**row)
+        await self._tx.execute(insert(SigningKeyTable).values(**key._asdict(), create_time=now))

@@ -7,7 +7,7 @@ from uuid import UUID
 from services.auth.domain.passwords import Passwords
 from services.auth.errors import EmailTaken, SessionRevoked, UserNotFound
 from services.auth.jobs import SEND_WELCOME_EMAIL
-from services.auth.models import UserRow
+from services.auth.models import User
 from services.auth.repository import Sessions, Users
 from services.kit.database import Database
 from services.kit.ids import uuid7
@@ -23,20 +23,20 @@ class Accounts:
         self._jobs = jobs
         self._clock = clock
 
-    async def register(self, email: str, password: str, full_name: str) -> UserRow:
+    async def register(self, email: str, password: str, full_name: str) -> User:
         """Store a new user and enqueue the welcome mail, both or neither. Raises EmailTaken."""
         async with self._db.read() as tx:
             if await Users(tx).by_email(email_key(email)) is not None:
                 raise EmailTaken  # Before the password is hashed: it is the expensive part.
         now = self._clock()
-        user = UserRow(uuid7(), email, full_name, await self._passwords.hash(password), now, now)
+        user = User(uuid7(), email, full_name, await self._passwords.hash(password), now, now)
         async with self._db.transaction() as tx:
             if not await Users(tx).add(user, email_key(email)):
                 raise EmailTaken
             await self._jobs.enqueue(tx, SEND_WELCOME_EMAIL, user_id=str(user.id))
         return user
 
-    async def get_current_user(self, user_id: UUID, session_id: UUID) -> UserRow:
+    async def get_current_user(self, user_id: UUID, session_id: UUID) -> User:
         """The user of a session that lives. Raises SessionRevoked, UserNotFound."""
         async with self._db.transaction() as tx:
             session = await Sessions(tx).get(session_id)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from services.auth.models import UserRow
+from services.auth.models import User
 from services.auth.repository import Sessions, Users
 from services.kit.database import Database
 from services.kit.mail import Mailer
@@ -44,7 +44,7 @@ class Chores:
             log.info("expired sessions deleted", count=deleted)
 
 
-def welcome_mail(user: UserRow) -> EmailMessage:
+def welcome_mail(user: User) -> EmailMessage:
     """The welcome mail. Its Message-ID is the user's, so that a mail that was sent twice is seen to be the same."""
     name = "".join(character for character in user.full_name if character.isprintable())
     local, _, domain = user.email.rpartition("@")

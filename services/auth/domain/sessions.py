@@ -12,7 +12,7 @@ from services.auth.domain.passwords import Passwords
 from services.auth.domain.secret import Secret, new_refresh_token, token_hash
 from services.auth.domain.signing import TokenIssuer
 from services.auth.errors import CredentialsInvalid, RefreshTokenInvalid, RefreshTokenReused, SessionRevoked
-from services.auth.models import SessionRow, SignedIn, TokenRow, UserRow
+from services.auth.models import RefreshToken, Session, SignedIn, User
 from services.auth.repository import Sessions, Users
 from services.kit.database import Database
 from services.kit.ids import uuid7
@@ -42,7 +42,7 @@ class SignIns:
         self._life = session_life
         self._clock = clock
 
-    async def login(self, email: str, password: str, device_label: str) -> tuple[SignedIn, UserRow]:
+    async def login(self, email: str, password: str, device_label: str) -> tuple[SignedIn, User]:
         """Start a session. Raises CredentialsInvalid, after the same time whether the address is known or not."""
         async with self._db.read() as tx:
             user = await Users(tx).by_email(email_key(email))
@@ -50,7 +50,7 @@ class SignIns:
         if user is None or not matches:
             raise CredentialsInvalid
         now = self._clock()
-        session = SessionRow(uuid7(), user.id, device_label, now, now + self._life, None)
+        session = Session(uuid7(), user.id, device_label, now, now + self._life, None)
         refresh_token = new_refresh_token()
         async with self._db.transaction() as tx:
             await Sessions(tx).add(session)
@@ -78,7 +78,7 @@ class SignIns:
                 await Sessions(tx).exchange(presented, request_id, now)
                 await Sessions(tx).add_token(token_hash(successor), session.id, now)
                 await Sessions(tx).extend(session.id, now + self._life)
-                session = SessionRow(
+                session = Session(
                     session.id,
                     session.user_id,
                     session.device_label,
@@ -107,7 +107,7 @@ class SignIns:
                 raise SessionRevoked
 
     async def _is_repeat(
-        self, tx: AsyncConnection, token: TokenRow, request_id: UUID | None, successor: str, now: datetime
+        self, tx: AsyncConnection, token: RefreshToken, request_id: UUID | None, successor: str, now: datetime
     ) -> bool:
         if token.exchange_time is not None and now - token.exchange_time <= REPEAT_WINDOW:
             return True

@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from services.auth.domain.secret import Secret
-from services.auth.models import AccessToken, KeyRow, PublicKey
+from services.auth.models import AccessToken, PublicKey, SigningKey
 from services.auth.repository import SigningKeyRows
 from services.kit import base64url
 from services.kit.access import ALGORITHM, TOKEN_TYPE
@@ -61,15 +61,15 @@ class SigningKeys:
                     stored = await rows.all() or [await self._make(rows)]
             self._keys = [self._opened(row) for row in stored]
 
-    async def _make(self, rows: SigningKeyRows) -> KeyRow:
+    async def _make(self, rows: SigningKeyRows) -> SigningKey:
         private = Ed25519PrivateKey.generate()
         raw = private.public_key().public_bytes_raw()
         kid = thumbprint(raw)
-        key = KeyRow(kid, raw, self._secret.encrypt(private.private_bytes_raw(), kid))
+        key = SigningKey(kid, raw, self._secret.encrypt(private.private_bytes_raw(), kid))
         await rows.add(key, self._clock())
         return key
 
-    def _opened(self, row: KeyRow) -> tuple[PublicKey, Ed25519PrivateKey]:
+    def _opened(self, row: SigningKey) -> tuple[PublicKey, Ed25519PrivateKey]:
         private = Ed25519PrivateKey.from_private_bytes(self._secret.decrypt(row.private_key, row.kid))
         return PublicKey(row.kid, row.public_key), private
 
