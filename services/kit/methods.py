@@ -163,11 +163,11 @@ class Method:
             self._log(started, call, "OK", None)
             return result  # noqa: TRY300  # the happy path reads first
         except DomainError as failure:
+            self._log(started, call, code_of(failure).name, failure)
             if responses is not None:
                 await responses.settle()
             if requests is not None:
                 await requests.drain()
-            self._log(started, call, code_of(failure).name, failure)
             await abort(context, failure)
             raise
         except asyncio.CancelledError:

@@ -62,6 +62,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. A fault of the server. The message holds an incident id and nothing else; the server's log holds the rest."""
     ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 16
     """UNIMPLEMENTED. The server has no such method."""
+    ERROR_REASON_SERVICE_UNKNOWN: _ErrorReason.ValueType  # 17
+    """NOT_FOUND. Given by the health service only: the server has no service of the name that was asked about."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Strings are Unicode without U+0000: a request that holds one is refused with VALIDATION_FAILED.
@@ -111,4 +113,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 15
 """INTERNAL. A fault of the server. The message holds an incident id and nothing else; the server's log holds the rest."""
 ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 16
 """UNIMPLEMENTED. The server has no such method."""
+ERROR_REASON_SERVICE_UNKNOWN: ErrorReason.ValueType  # 17
+"""NOT_FOUND. Given by the health service only: the server has no service of the name that was asked about."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
