@@ -37,7 +37,8 @@ def tie(parent: int, death_signal: int) -> None:
 def watch(parent: int, death_signal: int, interval: float = 0.2) -> None:
     """The same where the kernel has no leash: a watcher of its own looks every `interval` seconds.
 
-    The watcher runs with the rights of this moment, so call this before giving them up.
+    It sees the parent's end when the parent has been waited for. It keeps the rights of this moment, so call this
+    before giving them up.
     """
     command = os.getpid()
     middle = os.fork()

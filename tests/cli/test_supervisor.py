@@ -168,6 +168,7 @@ def test_where_the_kernel_has_no_leash_a_watcher_ends_the_process() -> None:
     time.sleep(0.3)
     assert not gone(pid)
     parent.kill()
+    parent.wait()
     eventually(lambda: gone(pid), within=2)
     parent.communicate()
 
