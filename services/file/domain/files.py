@@ -1,0 +1,38 @@
+"""The files of a user."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from services.file.errors import FileNotFound
+from services.file.repository import FileRows
+from services.file.values import StoredFile
+from services.kit.database import Database
+from services.kit.pages import Page, PageRequest
+
+
+class Files:
+    """What a user can do with files that are stored. Others' files are not found."""
+
+    def __init__(self, db: Database, *, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def get_file(self, user_id: UUID, file_id: UUID) -> StoredFile:
+        """The user's file. Raises FileNotFound."""
+        async with self._db.read() as tx:
+            file = await FileRows(tx).get(user_id, file_id)
+        if file is None:
+            raise FileNotFound
+        return file
+
+    async def list_files(self, user_id: UUID, page: PageRequest) -> Page[StoredFile]:
+        """A page of the user's files, newest first."""
+        async with self._db.read() as tx:
+            return await FileRows(tx).list_newest_first(user_id, page)
+
+    async def delete_file(self, user_id: UUID, file_id: UUID) -> None:
+        """Delete the user's file: it is not found any more, and its bytes are removed later. Raises FileNotFound."""
+        async with self._db.transaction() as tx:
+            if not await FileRows(tx).delete(user_id, file_id, self._clock()):
+                raise FileNotFound

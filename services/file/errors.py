@@ -1,0 +1,100 @@
+"""Why something about files failed: the reasons of `parley.file.v1.ErrorReason`."""
+
+from datetime import timedelta
+
+from services.kit.errors import (
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    QuotaViolation,
+    ResourceExhausted,
+    Unavailable,
+)
+
+
+class FileNotFound(NotFound):
+    """There is no such file."""
+
+    reason = "FILE_NOT_FOUND"
+
+
+class FileTooLarge(ResourceExhausted):
+    """The file is larger than this server takes."""
+
+    reason = "FILE_TOO_LARGE"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(quota=[QuotaViolation("file", f"a file may have at most {max_bytes} bytes")])
+
+
+class ChunkCorrupt(InvalidArgument):
+    """The chunk's bytes do not have the crc32c that was sent with them."""
+
+    reason = "CHUNK_CORRUPT"
+
+
+class OffsetMismatch(OutOfRange):
+    """The chunk's offset is not where the upload stands."""
+
+    reason = "OFFSET_MISMATCH"
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(metadata={"expected_offset": str(expected)})
+
+
+class SizeMismatch(InvalidArgument):
+    """The bytes received are not as many as were declared."""
+
+    reason = "SIZE_MISMATCH"
+
+
+class ChecksumMismatch(InvalidArgument):
+    """The bytes received do not have the SHA-256 that was declared."""
+
+    reason = "CHECKSUM_MISMATCH"
+
+
+class UploadIncomplete(InvalidArgument):
+    """The stream ended before `finish`: nothing is kept of the upload."""
+
+    reason = "UPLOAD_INCOMPLETE"
+
+
+class UploadOutOfTurn(InvalidArgument):
+    """The message came out of turn: an upload is one `start`, any number of `chunk`, and one `finish`."""
+
+    reason = "UPLOAD_OUT_OF_TURN"
+
+
+class RangeInvalid(OutOfRange):
+    """The offset lies beyond the end of the file."""
+
+    reason = "RANGE_INVALID"
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(metadata={"size_bytes": str(size_bytes)})
+
+
+class StoredDataLost(DataLoss):
+    """The stored bytes of the file are gone or are not those that were uploaded."""
+
+    reason = "STORED_DATA_LOST"
+
+
+class TooManyOpenUploads(ResourceExhausted):
+    """More files are open on this stream than it may have at a time: finish one first."""
+
+    reason = "TOO_MANY_OPEN_UPLOADS"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(quota=[QuotaViolation("stream", f"at most {most} files may be open at a time")])
+
+
+class StoreUnavailable(Unavailable):
+    """The store of files cannot be written or read at the moment."""
+
+    reason = "STORE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=timedelta(seconds=5))

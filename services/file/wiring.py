@@ -1,0 +1,79 @@
+"""Where the objects of the file service meet."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from parley.file.v1 import file_service_pb2
+from services.file.domain.downloads import Downloads
+from services.file.domain.files import Files
+from services.file.domain.sweep import Sweep
+from services.file.domain.upload import UploadLimits
+from services.file.domain.uploads import Uploads
+from services.file.jobs import REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.servicer import FileServicer
+from services.file.settings import FileJobSettings, FileSettings
+from services.file.store import open_parts
+from services.kit.access import TokenVerifier
+from services.kit.calls import Registration
+from services.kit.database import Database
+from services.kit.ids import utc_now
+from services.kit.jobs import Job
+from services.kit.jwks import open_remote_keys
+from services.kit.server import Service
+
+FILE_SERVICE = file_service_pb2.DESCRIPTOR.services_by_name["FileService"]
+
+
+@asynccontextmanager
+async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
+    """The file service over its database and store, closed in reverse order at the end."""
+    async with (
+        Database.open(settings) as db,
+        open_remote_keys(settings.auth_address) as keys,
+        open_parts(settings.store_url, threads=settings.file_store_threads) as store,
+    ):
+        uploads = Uploads(db, store, clock=utc_now, limits=_limits(settings))
+        downloads = Downloads(
+            db,
+            store,
+            piece_bytes=settings.file_download_chunk_bytes,
+            max_in_the_process=settings.file_max_downloads,
+        )
+        yield Service(
+            name="file",
+            registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, Files(db, clock=utc_now)))],
+            verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+            is_ready=lambda: db.is_ready,
+        )
+
+
+@asynccontextmanager
+async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Job]]:
+    """What the worker does for files."""
+    async with (
+        Database.open(settings) as db,
+        open_parts(settings.store_url, threads=settings.file_store_threads) as store,
+    ):
+        sweep = Sweep(
+            db,
+            store,
+            clock=utc_now,
+            unfinished_after=settings.unfinished_after,
+            deleted_after=settings.deleted_after,
+        )
+        yield [
+            Job(REMOVE_UNFINISHED_UPLOADS, sweep.remove_unfinished_uploads, cron="* * * * *"),
+            Job(REMOVE_DELETED_FILES, sweep.remove_deleted_files, cron="* * * * *"),
+        ]
+
+
+def _limits(settings: FileSettings) -> UploadLimits:
+    return UploadLimits(
+        max_file_bytes=settings.file_max_bytes,
+        part_bytes=settings.file_part_bytes,
+        max_on_a_stream=settings.file_max_open_uploads,
+        max_in_the_process=settings.file_max_uploads,
+        idle_timeout=timedelta(seconds=settings.file_idle_timeout),
+        heartbeat=settings.unfinished_after / 4,
+    )

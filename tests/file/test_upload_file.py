@@ -1,0 +1,287 @@
+"""UploadFile: what goes in is there whole, and what is not right leaves nothing."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2 as details_pb2
+
+from parley.file.v1 import file_service_pb2 as pb2
+from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from tests.file.steps import (
+    DEADLINE,
+    KIB,
+    MIB,
+    PART,
+    Behind,
+    chunk,
+    chunks,
+    download,
+    eventually,
+    finish,
+    list_ids,
+    some_bytes,
+    start,
+    then_wait,
+    upload,
+    whole,
+)
+from tests.support import detail, raises_status, status_of
+
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+DATA = some_bytes(3 * PART + 1000)
+
+
+async def test_nine_mebibytes_come_down_as_they_went_up(serve_files: Any, as_user: Any, behind: Behind) -> None:
+    files, data = await serve_files(file_part_bytes=8 * MIB), some_bytes(9 * MIB)
+    stored = await upload(files, as_user("ann"), whole(data, chunk_bytes=MIB))
+    _, received = await download(files, as_user("ann"), stored.id)
+    assert received == data
+    assert [part.stat().st_size for part in behind.parts()] == [8 * MIB, MIB]
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 7])
+async def test_a_file_of_any_size_is_kept_in_full_parts(
+    files: FileServiceStub, as_user: Any, behind: Behind, size: int
+) -> None:
+    data = some_bytes(size)
+    stored = await upload(files, as_user("ann"), whole(data, chunk_bytes=30 * KIB))
+    _, received = await download(files, as_user("ann"), stored.id)
+    assert received == data
+    assert len(behind.parts()) == -(-size // PART)
+
+
+async def test_the_answer_describes_the_file(files: FileServiceStub, as_user: Any) -> None:
+    stored = await upload(files, as_user("ann"), whole(DATA, "minutes.txt"))
+    assert stored.user_id == str(as_user.id("ann"))
+    assert (stored.filename, stored.content_type) == ("minutes.txt", "application/x-notes")
+    assert (stored.size_bytes, stored.sha256) == (len(DATA), hashlib.sha256(DATA).digest())
+    assert stored.create_time.seconds > 0
+
+
+async def test_nothing_need_be_declared(files: FileServiceStub, as_user: Any) -> None:
+    bare = pb2.UploadFileRequest(chunk=pb2.UploadChunk(data=DATA))
+    stored = await upload(files, as_user("ann"), [start(), bare, finish()])
+    assert (await download(files, as_user("ann"), stored.id))[1] == DATA
+
+
+@pytest.mark.parametrize(
+    "filename",
+    ["../../../etc/passwd", "/etc/passwd", "..", "C:\\boot.ini", "invoice\u202efdp.exe", "ä" * 255, "a\nb\r\t", "💾"],
+)
+async def test_a_filename_is_data_and_never_a_path(
+    files: FileServiceStub, as_user: Any, behind: Behind, filename: str
+) -> None:
+    stored = await upload(files, as_user("ann"), whole(b"x", filename))
+    assert (await files.GetFile(pb2.GetFileRequest(id=stored.id), metadata=as_user("ann"))).file.filename == filename
+    [part] = behind.parts()
+    assert part.parent.parent == behind.folder
+    assert all(character in "0123456789abcdef" for character in part.name)
+
+
+async def test_the_limit_itself_is_allowed(serve_files: Any, as_user: Any) -> None:
+    files = await serve_files(file_max_bytes=len(DATA))
+    assert (await upload(files, as_user("ann"), whole(DATA))).size_bytes == len(DATA)
+
+
+BAD: dict[str, tuple[list[pb2.UploadFileRequest], grpc.StatusCode, str]] = {
+    "an empty stream": ([], INVALID_ARGUMENT, "UPLOAD_INCOMPLETE"),
+    "no finish": ([start(), *chunks(DATA)], INVALID_ARGUMENT, "UPLOAD_INCOMPLETE"),
+    "a chunk first": ([*chunks(DATA), finish()], INVALID_ARGUMENT, "UPLOAD_OUT_OF_TURN"),
+    "finish first": ([finish()], INVALID_ARGUMENT, "UPLOAD_OUT_OF_TURN"),
+    "a second start": ([start(), *chunks(DATA), start(), finish()], INVALID_ARGUMENT, "UPLOAD_OUT_OF_TURN"),
+    "a chunk after finish": ([*whole(DATA), chunk(len(DATA), b"x")], INVALID_ARGUMENT, "UPLOAD_OUT_OF_TURN"),
+    "finish twice": ([*whole(DATA), finish()], INVALID_ARGUMENT, "UPLOAD_OUT_OF_TURN"),
+    "a wrong crc32c": (
+        [start(), *chunks(DATA), chunk(len(DATA), b"abc", crc32c=1), finish()],
+        INVALID_ARGUMENT,
+        "CHUNK_CORRUPT",
+    ),
+    "a hole": ([start(), *chunks(DATA), chunk(len(DATA) + 1, b"x"), finish()], OUT_OF_RANGE, "OFFSET_MISMATCH"),
+    "a repeated chunk": ([start(), *chunks(DATA), *chunks(DATA), finish()], OUT_OF_RANGE, "OFFSET_MISMATCH"),
+    "fewer bytes than declared at the start": (
+        [start(size_bytes=len(DATA) + 1), *chunks(DATA), finish()],
+        INVALID_ARGUMENT,
+        "SIZE_MISMATCH",
+    ),
+    "more bytes than declared at the start": (
+        [start(size_bytes=len(DATA) - 1), *chunks(DATA), finish()],
+        INVALID_ARGUMENT,
+        "SIZE_MISMATCH",
+    ),
+    "no bytes where some were declared": ([start(size_bytes=1), finish()], INVALID_ARGUMENT, "SIZE_MISMATCH"),
+    "bytes where none were declared": (
+        [start(size_bytes=0), *chunks(DATA), finish()],
+        INVALID_ARGUMENT,
+        "SIZE_MISMATCH",
+    ),
+    "another size than declared at the end": (
+        [start(), *chunks(DATA), finish(size_bytes=len(DATA) - 1)],
+        INVALID_ARGUMENT,
+        "SIZE_MISMATCH",
+    ),
+    "another SHA-256": (
+        [start(), *chunks(DATA), finish(sha256=hashlib.sha256(b"other").digest())],
+        INVALID_ARGUMENT,
+        "CHECKSUM_MISMATCH",
+    ),
+    "too many bytes": (
+        [start(), *chunks(some_bytes(MIB + 1)), finish()],
+        RESOURCE_EXHAUSTED,
+        "FILE_TOO_LARGE",
+    ),
+    "too large a declared size": ([start(size_bytes=MIB + 1)], RESOURCE_EXHAUSTED, "FILE_TOO_LARGE"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_bad_upload_is_refused_and_leaves_nothing(
+    serve_files: Any, as_user: Any, behind: Behind, bad: str
+) -> None:
+    files = await serve_files(file_max_bytes=MIB)
+    requests, code, reason = BAD[bad]
+    with raises_status(code, reason):
+        await upload(files, as_user("ann"), requests)
+    assert await list_ids(files, as_user("ann")) == []
+    assert await behind.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (start(""), "start.filename"),
+        (start("ä" * 256), "start.filename"),
+        (start("a\0b"), "start.filename"),
+        (start(content_type="x" * 256), "start.content_type"),
+        (start(size_bytes=-1), "start.size_bytes"),
+        (chunk(-1, b"x"), "chunk.offset"),
+        (chunk(0, b""), "chunk.data"),
+        (chunk(0, bytes(2 * MIB + 1)), "chunk.data"),
+        (finish(size_bytes=-1), "finish.size_bytes"),
+        (finish(sha256=b"short"), "finish.sha256"),
+        (pb2.UploadFileRequest(), "step"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_message_that_breaks_a_rule_is_refused_and_leaves_nothing(
+    files: FileServiceStub, as_user: Any, behind: Behind, request_: pb2.UploadFileRequest, field: str
+) -> None:
+    with raises_status(INVALID_ARGUMENT, "VALIDATION_FAILED", fields=[field]):
+        await upload(files, as_user("ann"), [start(), *chunks(DATA), request_])
+    assert await behind.is_empty()
+
+
+async def test_a_wrong_offset_is_told_the_right_one(files: FileServiceStub, as_user: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await upload(files, as_user("ann"), [start(), chunk(0, b"12345"), chunk(6, b"7"), finish()])
+    info = detail(status_of(caught.value), details_pb2.ErrorInfo)
+    assert info is not None
+    assert info.metadata["expected_offset"] == "5"
+
+
+async def test_too_large_a_file_is_told_the_limit(serve_files: Any, as_user: Any) -> None:
+    files = await serve_files(file_max_bytes=1000)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await upload(files, as_user("ann"), [start(size_bytes=1001)])
+    quota = detail(status_of(caught.value), details_pb2.QuotaFailure)
+    assert quota is not None
+    assert "1000 bytes" in quota.violations[0].description
+
+
+async def by_iterator(files: FileServiceStub, metadata: Any, requests: list[pb2.UploadFileRequest]) -> None:
+    await files.UploadFile(iter(requests), metadata=metadata, timeout=DEADLINE)
+
+
+async def by_async_generator(files: FileServiceStub, metadata: Any, requests: list[pb2.UploadFileRequest]) -> None:
+    async def generate() -> Any:
+        for request in requests:
+            yield request
+
+    await files.UploadFile(generate(), metadata=metadata, timeout=DEADLINE)
+
+
+async def by_write(files: FileServiceStub, metadata: Any, requests: list[pb2.UploadFileRequest]) -> None:
+    call: Any = files.UploadFile(metadata=metadata, timeout=DEADLINE)
+    for request in requests:
+        await call.write(request)
+    await call.done_writing()
+    await call
+
+
+@pytest.mark.parametrize("send", [by_iterator, by_async_generator, by_write])
+async def test_a_client_that_goes_on_sending_sees_why_it_was_refused(
+    files: FileServiceStub, as_user: Any, send: Callable[..., Awaitable[None]]
+) -> None:
+    far_too_much = chunks(some_bytes(24 * MIB), MIB)
+    for _ in range(3):
+        with raises_status(RESOURCE_EXHAUSTED, "FILE_TOO_LARGE"):
+            await send(files, as_user("ann"), [start(size_bytes=24 * MIB), *far_too_much, finish()])
+
+
+async def test_a_cut_upload_leaves_nothing(files: FileServiceStub, as_user: Any, behind: Behind) -> None:
+    call = files.UploadFile(then_wait([start(), *chunks(DATA)], asyncio.Event()), metadata=as_user("ann"))
+    await eventually(lambda: len(behind.parts()) == 3)
+    assert await list_ids(files, as_user("ann")) == []
+    call.cancel()
+    await eventually(behind.is_empty)
+    assert await list_ids(files, as_user("ann")) == []
+
+
+async def test_an_upload_that_falls_silent_is_ended(
+    serve_files: Any, as_user: Any, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.kit.streams.DRAIN_SECONDS", 0.1)
+    files, for_ever = await serve_files(file_idle_timeout=0.3), asyncio.Event()
+    with raises_status(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+        await files.UploadFile(then_wait([start(), *chunks(DATA)], for_ever), metadata=as_user("ann"), timeout=DEADLINE)
+    assert await behind.is_empty()
+
+
+async def test_twenty_uploads_at_once_do_not_mix(files: FileServiceStub, as_user: Any) -> None:
+    ann = as_user("ann")
+    contents = [some_bytes(3 * PART + n, seed=n) for n in range(20)]
+    stored = await asyncio.gather(*(upload(files, ann, whole(data, str(n))) for n, data in enumerate(contents)))
+    assert [file.filename for file in stored] == [str(n) for n in range(20)]
+    received = await asyncio.gather(*(download(files, ann, file.id) for file in stored))
+    assert [data for _, data in received] == contents
+
+
+async def test_more_uploads_than_the_process_has_memory_for_are_refused(
+    serve_files: Any, as_user: Any, behind: Behind
+) -> None:
+    files, first_may_end = await serve_files(file_max_uploads=1), asyncio.Event()
+
+    async def first() -> Any:
+        for request in whole(DATA)[:-1]:
+            yield request
+        await first_may_end.wait()
+        yield whole(DATA)[-1]
+
+    call = files.UploadFile(first(), metadata=as_user("ann"), timeout=DEADLINE)
+    await eventually(lambda: len(behind.parts()) == 3)
+    with raises_status(RESOURCE_EXHAUSTED, "OVERLOADED"):
+        await upload(files, as_user("ann"), whole(b"second"))
+    first_may_end.set()
+    await call
+    assert (await upload(files, as_user("ann"), whole(b"second"))).size_bytes == 6
+
+
+async def test_an_upload_needs_a_token(files: FileServiceStub, behind: Behind) -> None:
+    with raises_status(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"):
+        await upload(files, (), whole(DATA))
+    assert await behind.is_empty()
+
+
+async def test_the_limits_are_told(serve_files: Any, as_user: Any) -> None:
+    files = await serve_files(file_max_bytes=5 * 2**40, file_max_open_uploads=3, file_idle_timeout=1.5)
+    limits = await files.GetUploadLimits(pb2.GetUploadLimitsRequest(), metadata=as_user("ann"))
+    assert limits.max_file_bytes == 5 * 2**40
+    assert limits.max_open_uploads == 3
+    assert limits.idle_timeout.ToTimedelta().total_seconds() == 1.5
+    largest = [start(), chunk(0, some_bytes(limits.max_chunk_bytes)), finish()]
+    assert (await upload(files, as_user("ann"), largest)).size_bytes == limits.max_chunk_bytes
