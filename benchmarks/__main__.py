@@ -1,0 +1,94 @@
+"""`python -m benchmarks`: measure Parley beside its peers."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+
+from benchmarks import layers, unary
+from benchmarks.load import WrongAnswers, require_h2load
+from benchmarks.processes import NotReady
+
+EXIT_GOAL_MISSED = 1
+EXIT_FAILED = 2
+
+
+def main() -> int:
+    """Run a scenario. 0: the goal is reached; 1: it is missed; 2: it could not be measured."""
+    arguments = _arguments()
+    require_h2load()
+    # So that `kill` ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_FAILED))
+    try:
+        return _layers(arguments) if arguments.scenario == "layers" else _unary(arguments)
+    except (WrongAnswers, NotReady) as failure:
+        sys.stderr.write(f"benchmarks: {failure}\n")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+
+
+def _unary(arguments: argparse.Namespace) -> int:
+    contest = unary.run(rounds=arguments.rounds, seconds=arguments.seconds, logs=arguments.logs == "on")
+    if arguments.json:
+        contest.show_json()
+    else:
+        contest.show()
+    return 0 if contest.is_reached else EXIT_GOAL_MISSED
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    result = layers.run(rounds=arguments.rounds, seconds=arguments.seconds)
+    if arguments.json:
+        result.show_json()
+    else:
+        result.show()
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures Parley beside a peer that does the same work on the same machine at the same time. What "
+        "is compared runs in turns, and the median of the rounds counts. Everything is started for it, on the loopback "
+        "interface, and ended afterwards. Needs h2load, of the package nghttp2-client.",
+        epilog="Exit code: 0 goal reached, 1 goal missed, 2 could not be measured.",
+    )
+    scenarios = parser.add_subparsers(dest="scenario", metavar="scenario")
+    for name, what, rounds, seconds in (
+        ("unary", "GetAgent of the agent service beside FastAPI + SQLAlchemy (what runs when none is named)", 5, 4),
+        ("layers", "what each layer around an RPC costs", 3, 2),
+    ):
+        scenario = scenarios.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        _add_options(scenario, name, rounds, seconds)
+    arguments = parser.parse_args()
+    return arguments if arguments.scenario else parser.parse_args(["unary", *sys.argv[1:]])
+
+
+def _add_options(scenario: argparse.ArgumentParser, name: str, rounds: int, seconds: int) -> None:
+    scenario.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    scenario.add_argument(
+        "--rounds", type=_between(1, 50), default=rounds, help="how often each is measured (%(default)s)"
+    )
+    scenario.add_argument("--seconds", type=_between(1, 60), default=seconds, help="how long each time (%(default)s)")
+    if name == "unary":
+        scenario.add_argument(
+            "--logs",
+            choices=("on", "off"),
+            default="on",
+            help="whether both write a line for each request, to a file (%(default)s)",
+        )
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be between {least} and {most}")
+        return value
+
+    return number
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

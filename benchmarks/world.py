@@ -1,0 +1,97 @@
+"""What every scenario needs: a PostgreSQL of its own, auth, the agent service, and somebody with an agent."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc
+
+from benchmarks.get_agent import CALL_SECONDS, bearer
+from benchmarks.measure import progress
+from benchmarks.processes import Server, free_port, is_listening
+from parley.agent.v1 import agent_service_pb2 as agent_pb2
+from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
+from parley.auth.v1 import auth_service_pb2 as auth_pb2
+from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from services.cli.embedded_postgres import EmbeddedPostgres
+from services.migrations import migrate
+
+POOL_SIZE = 10
+
+
+@dataclass(frozen=True)
+class World:
+    """Services that run, and a user of theirs who has an agent."""
+
+    folder: Path
+    database_url: str
+    agent_server: Server
+    agent_address: str
+    access_token: str
+    public_key: str
+    """The base64url of the raw Ed25519 key that access tokens are signed with."""
+    agent: agent_pb2.Agent
+
+
+@contextmanager
+def open_world(*, log_level: str) -> Iterator[World]:
+    """All of it for the time of the block, in a temporary folder. Nothing listens beyond the loopback interface."""
+    with TemporaryDirectory(prefix="parley-benchmarks-") as name:
+        folder = Path(name)
+        progress("starting PostgreSQL")
+        with EmbeddedPostgres.start(folder / "data", report=progress) as postgres:
+            migrate(postgres.url)
+            auth_port, agent_port = free_port(), free_port()
+            environment = {
+                "PARLEY_DATABASE_URL": postgres.url,
+                "PARLEY_DATABASE_POOL_SIZE": str(POOL_SIZE),
+                "PARLEY_DATA_DIR": str(folder / "data"),
+                "PARLEY_LISTEN_HOST": "127.0.0.1",
+                "PARLEY_AUTH_PORT": str(auth_port),
+                "PARLEY_AUTH_ACCESS_TOKEN_SECONDS": "14400",
+                "PARLEY_AGENT_PORT": str(agent_port),
+                "PARLEY_LOG_FORMAT": "json",
+                "PARLEY_LOG_LEVEL": log_level,
+            }
+            with (
+                _service("auth", auth_port, environment, folder),
+                _service("agent", agent_port, environment, folder) as agent_server,
+            ):
+                address = f"127.0.0.1:{agent_port}"
+                token, public_key, agent = asyncio.run(_populate(f"127.0.0.1:{auth_port}", address))
+                yield World(folder, postgres.url, agent_server, address, token, public_key, agent)
+
+
+@contextmanager
+def _service(name: str, port: int, environment: Mapping[str, str], folder: Path) -> Iterator[Server]:
+    progress(f"starting {name}")
+    with Server.run(name, ["-m", f"services.{name}"], environment, folder) as server:
+        server.wait_until(lambda: is_listening(port))
+        yield server
+
+
+async def _populate(auth_address: str, agent_address: str) -> tuple[str, str, agent_pb2.Agent]:
+    """An access token, the key that verifies it, and an agent of the token's user."""
+    async with grpc.aio.insecure_channel(auth_address) as channel:
+        auth = AuthServiceStub(channel)
+        email, password = "ann@example.com", "correct horse battery staple"
+        registration = auth_pb2.RegisterRequest(email=email, password=password, full_name="Ann")
+        await auth.Register(registration, timeout=CALL_SECONDS, wait_for_ready=True)
+        login = await auth.Login(auth_pb2.LoginRequest(email=email, password=password), timeout=CALL_SECONDS)
+        keys = await auth.GetJwks(auth_pb2.GetJwksRequest(), timeout=CALL_SECONDS)
+    token = login.tokens.access_token
+    draft = agent_pb2.CreateAgentRequest(
+        name="Scribe",
+        description="Writes down what is said in the room, and sends it to everybody who was there.",
+        model_name="echo-1",
+        system_prompt="You write down what is said: who said it, what was decided, and what is to be done. " * 3,
+    )
+    draft.config.update({"temperature": 0.2, "max_tokens": 1024, "tools": ["search", "calendar"]})
+    async with grpc.aio.insecure_channel(agent_address) as channel:
+        created = await AgentServiceStub(channel).CreateAgent(
+            draft, metadata=(("authorization", bearer(token)),), timeout=CALL_SECONDS, wait_for_ready=True
+        )
+    return token, keys.keys[0].x, created.agent
