@@ -72,8 +72,12 @@ class FileRows:
 
     async def delete(self, user_id: UUID, file_id: UUID, now: datetime) -> bool:
         """Mark the user's file as deleted; False if there is none."""
-        statement = update(FileTable).where(FileTable.id == bindparam("file_id"), *_OWN).values(delete_time=now)
-        return (await self._tx.execute(statement, {"file_id": file_id, "user_id": user_id})).rowcount == 1
+        statement = (
+            update(FileTable)
+            .where(FileTable.id == file_id, FileTable.user_id == user_id, FileTable.delete_time.is_(None))
+            .values(delete_time=now)
+        )
+        return (await self._tx.execute(statement)).rowcount == 1
 
     async def forget_deleted(self, before: datetime, limit: int) -> list[UUID]:
         """Remove the rows of some files that were deleted before then, and tell the uploads that had their bytes."""

@@ -68,6 +68,7 @@ class Folder:
                 os.fsync(file.fileno())
             _fsync_folder(path.parent)
         except OSError as error:
+            self._durable.discard(path.parent)  # It may have gone: the next time it is looked at again.
             raise StoreFailed(str(error)) from error
 
     def get(self, key: str) -> bytes:

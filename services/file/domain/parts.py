@@ -57,7 +57,7 @@ class PartWriter:
         """Take the bytes that follow. Raises what went wrong with a part before: StoreUnavailable, CallTooLong."""
         if self._storing is not None and self._storing.done():
             await self._settle()
-        elif self._last_recorded is not None and self._clock() - self._last_recorded > self._heartbeat:
+        if self._last_recorded is not None and self._clock() - self._last_recorded > self._heartbeat:
             await self._touch()
         while data:
             room = self._part_bytes - self._filled

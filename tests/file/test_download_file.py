@@ -1,0 +1,168 @@
+"""DownloadFile: the bytes that were uploaded, or none that were not."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+
+from parley.file.v1 import file_service_pb2 as pb2
+from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from tests.file.steps import DEADLINE, KIB, PART, Behind, download, some_bytes, upload, whole
+from tests.support import raises_status
+
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+DATA_LOSS = grpc.StatusCode.DATA_LOSS
+SIZE = 3 * PART + 1000
+DATA = some_bytes(SIZE)
+
+
+@pytest.fixture
+async def stored(files: FileServiceStub, as_user: Any) -> pb2.File:
+    return await upload(files, as_user("ann"), whole(DATA))
+
+
+async def test_the_file_comes_first_and_is_as_it_was_told(
+    files: FileServiceStub, as_user: Any, stored: pb2.File
+) -> None:
+    file, _ = await download(files, as_user("ann"), stored.id)
+    assert file == stored
+
+
+RANGES = [
+    (0, 0),
+    (0, 1),
+    (0, SIZE),
+    (0, SIZE + 1),
+    (1, 0),
+    (PART - 1, 2),
+    (PART, PART),
+    (PART + 5, PART),
+    (2 * PART - 1, 0),
+    (SIZE - 1, 0),
+    (SIZE - 1, 2**62),
+    (SIZE, 0),
+    (SIZE, 5),
+]
+
+
+async def test_any_range_can_be_had(
+    files: FileServiceStub, as_user: Any, stored: pb2.File, subtests: pytest.Subtests
+) -> None:
+    for offset, limit in RANGES:
+        with subtests.test(f"{limit or 'all'} bytes from {offset}"):
+            _, received = await download(files, as_user("ann"), stored.id, offset=offset, limit=limit)
+            assert received == (DATA[offset : offset + limit] if limit else DATA[offset:])
+
+
+async def test_bytes_come_in_chunks_of_the_size_that_is_set(serve_files: Any, as_user: Any) -> None:
+    files, ann = await serve_files(file_download_chunk_bytes=48 * KIB), as_user("ann")
+    stored = await upload(files, ann, whole(DATA[: 2 * PART]))
+    call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
+    sizes = [len(response.chunk.data) async for response in call if response.HasField("chunk")]
+    assert sizes == [48 * KIB, 16 * KIB, 48 * KIB, 16 * KIB]
+
+
+async def test_a_file_of_more_parts_than_are_listed_at_a_time_comes_whole(
+    files: FileServiceStub, as_user: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.file.domain.downloads.PARTS_AT_A_TIME", 2)
+    data = some_bytes(7 * PART)
+    stored = await upload(files, as_user("ann"), whole(data))
+    assert (await download(files, as_user("ann"), stored.id))[1] == data
+    assert (await download(files, as_user("ann"), stored.id, offset=3 * PART + 9))[1] == data[3 * PART + 9 :]
+
+
+async def test_an_offset_beyond_the_end_is_refused(files: FileServiceStub, as_user: Any, stored: pb2.File) -> None:
+    with raises_status(grpc.StatusCode.OUT_OF_RANGE, "RANGE_INVALID"):
+        await download(files, as_user("ann"), stored.id, offset=SIZE + 1)
+
+
+@pytest.mark.parametrize(("field", "value"), [("id", "no uuid"), ("offset", -1), ("limit", -1)])
+async def test_a_request_that_breaks_a_rule_is_refused(
+    files: FileServiceStub, as_user: Any, field: str, value: Any
+) -> None:
+    request = pb2.DownloadFileRequest(**{"id": str(uuid4()), field: value})
+    with raises_status(grpc.StatusCode.INVALID_ARGUMENT, "VALIDATION_FAILED", fields=[field]):
+        async for _ in files.DownloadFile(request, metadata=as_user("ann"), timeout=DEADLINE):
+            pass
+
+
+async def test_a_strangers_file_is_not_found(files: FileServiceStub, as_user: Any, stored: pb2.File) -> None:
+    with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
+        await download(files, as_user("bob"), stored.id)
+    with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
+        await download(files, as_user("bob"), stored.id, offset=SIZE + 1)
+
+
+async def test_a_file_that_never_was_is_not_found(files: FileServiceStub, as_user: Any) -> None:
+    with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
+        await download(files, as_user("ann"), str(uuid4()))
+
+
+def flip_a_bit(part: Path) -> None:
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+
+
+def cut_short(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, Path.unlink])
+async def test_damaged_bytes_are_never_sent(
+    files: FileServiceStub, as_user: Any, stored: pb2.File, behind: Behind, damage: Callable[[Path], None]
+) -> None:
+    damage(behind.parts()[2])
+    received = b""
+    with raises_status(DATA_LOSS, "STORED_DATA_LOST"):
+        async for response in files.DownloadFile(
+            pb2.DownloadFileRequest(id=stored.id), metadata=as_user("ann"), timeout=DEADLINE
+        ):
+            received += response.chunk.data
+    assert received == DATA[: 2 * PART]
+    assert (await download(files, as_user("ann"), stored.id, limit=2 * PART))[1] == DATA[: 2 * PART]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+async def test_a_hole_in_the_manifest_is_data_loss(
+    files: FileServiceStub, as_user: Any, stored: pb2.File, behind: Behind, lost: int
+) -> None:
+    await behind.execute(f"DELETE FROM file.parts WHERE offset_bytes = {lost * PART}")
+    with raises_status(DATA_LOSS, "STORED_DATA_LOST"):
+        await download(files, as_user("ann"), stored.id)
+
+
+async def test_a_store_that_is_away_is_unavailable_and_no_data_loss(
+    files: FileServiceStub, as_user: Any, stored: pb2.File, behind: Behind
+) -> None:
+    away = behind.folder.with_name("elsewhere")
+    shutil.move(behind.folder, away)
+    with raises_status(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
+        await download(files, as_user("ann"), stored.id)
+    shutil.move(away, behind.folder)
+    assert (await download(files, as_user("ann"), stored.id))[1] == DATA
+
+
+async def test_more_downloads_than_the_process_has_memory_for_are_refused(serve_files: Any, as_user: Any) -> None:
+    files, ann = await serve_files(file_max_downloads=1), as_user("ann")
+    # More than fits between server and client, so that the first download goes on for as long as nobody reads it.
+    stored = await upload(files, ann, whole(some_bytes(9 * 2**20), chunk_bytes=2**20))
+    first = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
+    await first.read()
+    with raises_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+        await download(files, ann, stored.id)
+    first.cancel()
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                await download(files, ann, stored.id)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.01)
+            else:
+                break

@@ -1,0 +1,170 @@
+"""The stores: bytes under names, durable where they are acknowledged, and what a store that fails does to calls."""
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import obstore
+import pytest
+from google.rpc import error_details_pb2 as details_pb2
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.settings import FileSettings
+from services.file.store import Bucket, Folder, PartLost, PartStore, Store, StoreFailed, open_parts
+from services.file.wiring import open_file
+from tests.file.steps import PART, Behind, download, eventually, list_ids, some_bytes, upload, whole
+from tests.support import detail, raises_status, status_of
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+DATA = some_bytes(3 * PART + 1000)
+
+
+@pytest.fixture(params=["folder", "memory", "obstore's folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return Folder(tmp_path)
+    return Bucket(MemoryStore() if request.param == "memory" else LocalStore(tmp_path))
+
+
+def test_a_store_gives_back_what_was_put(store: Store) -> None:
+    key = PartStore.new_key()
+    store.put(key, [b"one ", b"two ", b"three"])
+    assert store.get(key) == b"one two three"
+
+
+def test_a_name_that_is_not_there_is_lost(store: Store) -> None:
+    with pytest.raises(PartLost):
+        store.get(PartStore.new_key())
+
+
+def test_deleting_passes_over_names_that_are_not_there(store: Store) -> None:
+    kept, gone, never = (PartStore.new_key() for _ in range(3))
+    store.put(kept, [b"kept"])
+    store.put(gone, [b"gone"])
+    store.delete([never, gone, PartStore.new_key()])
+    store.delete([gone])
+    assert store.get(kept) == b"kept"
+    with pytest.raises(PartLost):
+        store.get(gone)
+
+
+def test_a_name_is_never_written_twice(tmp_path: Path) -> None:
+    store, key = Folder(tmp_path), PartStore.new_key()
+    store.put(key, [b"first"])
+    with pytest.raises(StoreFailed):
+        store.put(key, [b"second"])
+    assert store.get(key) == b"first"
+
+
+def test_a_part_and_the_folders_that_list_it_are_on_the_disk_before_it_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, int]] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    key = PartStore.new_key()
+    Folder(tmp_path).put(key, [bytes(5000), bytes(5000)])
+    paths = [path for path, _ in synced]
+    assert paths == [str(tmp_path), str(tmp_path / key), str((tmp_path / key).parent)]
+    assert synced[1][1] == 10_000
+
+
+def test_a_folder_that_was_away_is_written_again_once_it_is_back(tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    root.mkdir()
+    store = Folder(root)
+    store.put("aa/1", [b"before"])
+    shutil.rmtree(root)
+    with pytest.raises(StoreFailed):
+        store.put("aa/2", [b"meanwhile"])
+    root.mkdir()
+    store.put("aa/3", [b"after"])
+    assert store.get("aa/3") == b"after"
+
+
+def test_an_object_store_that_cannot_be_reached_fails_in_one_line() -> None:
+    nowhere = S3Store(
+        "bucket",
+        endpoint="http://127.0.0.1:9",
+        region="none",
+        access_key_id="none",
+        secret_access_key="none",
+        client_options={"allow_http": True, "timeout": "1s"},
+        retry_config={"max_retries": 0},
+    )
+    store, key = Bucket(nowhere), PartStore.new_key()
+    for attempt in (lambda: store.put(key, [b"x"]), lambda: store.get(key), lambda: store.delete([key])):
+        with pytest.raises(StoreFailed) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+async def test_files_can_be_kept_by_an_object_store(serve_files: Any, as_user: Any, behind: Behind) -> None:
+    files, ann = await serve_files(file_store_url="memory:///"), as_user("ann")
+    stored = await upload(files, ann, whole(DATA))
+    assert (await download(files, ann, stored.id, offset=PART - 1))[1] == DATA[PART - 1 :]
+    assert behind.parts() == []
+
+
+async def test_a_folder_is_made_where_the_url_says(tmp_path: Path) -> None:
+    folder = tmp_path / "with space" / "and ümlaut"
+    async with open_parts(folder.as_uri(), threads=1):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+class Full(Folder):
+    """A disk with room for one part."""
+
+    def put(self, key: str, pieces: Sequence[bytes]) -> None:
+        if any(path.is_file() for path in self._root.rglob("*")):
+            (self._root / key).parent.mkdir(exist_ok=True)
+            (self._root / key).write_bytes(pieces[0][:10])
+            raise StoreFailed(os.strerror(errno.ENOSPC))
+        super().put(key, pieces)
+
+
+async def test_a_full_disk_is_unavailable_and_leaves_nothing(
+    serve: Any, settings: Any, as_user: Any, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.file.store.Folder", Full)
+    files = FileServiceStub(await serve(open_file, settings(FileSettings, file_port=0, file_part_bytes=PART)))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await upload(files, as_user("ann"), whole(DATA))
+    assert caught.value.code() == UNAVAILABLE
+    status = status_of(caught.value)
+    assert detail(status, details_pb2.ErrorInfo).reason == "STORE_UNAVAILABLE"  # type: ignore[union-attr]  # else it fails
+    assert detail(status, details_pb2.RetryInfo) is not None
+    assert await list_ids(files, as_user("ann")) == []
+    await eventually(behind.is_empty)
+    assert (await upload(files, as_user("ann"), whole(b"fits"))).size_bytes == 4
+
+
+async def test_a_folder_that_cannot_be_written_is_unavailable_until_it_can(
+    files: FileServiceStub, as_user: Any, behind: Behind
+) -> None:
+    behind.folder.rmdir()
+    behind.folder.write_text("not a folder")
+    with raises_status(UNAVAILABLE, "STORE_UNAVAILABLE"):
+        await upload(files, as_user("ann"), whole(DATA))
+    assert await list_ids(files, as_user("ann")) == []
+    behind.folder.unlink()
+    behind.folder.mkdir()
+    assert (await upload(files, as_user("ann"), whole(DATA))).size_bytes == len(DATA)
+
+
+def test_obstore_puts_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A multipart upload that is broken off would leave parts in the bucket that no name leads to."""
+    asked: list[Any] = []
+    monkeypatch.setattr(obstore, "put", lambda *_, **options: asked.append(options))
+    Bucket(MemoryStore()).put("aa/key", [bytes(9 * 2**20)])
+    assert asked == [{"use_multipart": False}]

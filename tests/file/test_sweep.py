@@ -1,0 +1,218 @@
+"""The worker's part: bytes that nobody needs are removed, and no others."""
+
+import asyncio
+import os
+import signal
+import sys
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from parley.file.v1 import file_service_pb2 as pb2
+from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.domain.parts import PartWriter
+from services.file.jobs import REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.settings import FileJobSettings
+from services.file.store import Folder, StoreFailed, open_parts
+from services.file.wiring import open_file_jobs
+from services.kit.database import Database
+from services.kit.ids import utc_now
+from tests.file.steps import (
+    PART,
+    Behind,
+    chunks,
+    download,
+    eventually,
+    finish,
+    list_ids,
+    some_bytes,
+    start,
+    upload,
+    whole,
+)
+from tests.support import raises_status
+
+DATA = some_bytes(3 * PART + 1000)
+TWO_HOURS_AGO = "UPDATE file.uploads SET update_time = now() - interval '2 hours'"
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from uuid import UUID
+from services.file.domain.parts import PartWriter
+from services.file.store import open_parts
+from services.kit.database import Database
+from services.kit.ids import utc_now
+from services.kit.settings import DatabaseSettings
+from datetime import timedelta
+
+async def main(store_url, user_id):
+    async with Database.open(DatabaseSettings()) as db, open_parts(store_url, threads=2) as store:
+        writer = PartWriter(
+            db, store, utc_now, user_id=UUID(user_id), part_bytes=65536, heartbeat=timedelta(hours=1)
+        )
+        while True:
+            await writer.add(bytes(65536))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def run_jobs(settings: Any) -> Any:
+    """Runs the jobs of files once, as the worker would."""
+
+    async def run_jobs(**values: Any) -> None:
+        async with open_file_jobs(settings(FileJobSettings, **values)) as jobs:
+            assert {job.name for job in jobs} == {REMOVE_UNFINISHED_UPLOADS, REMOVE_DELETED_FILES}
+            for job in jobs:
+                assert job.cron
+                await job.run()
+
+    return run_jobs
+
+
+@pytest.fixture
+async def open_upload(files: FileServiceStub, as_user: Any, behind: Behind) -> Any:
+    """An upload that has stored three parts and waits; set its event and it ends well."""
+    go_on = asyncio.Event()
+
+    async def requests() -> Any:
+        for request in [start(), *chunks(DATA)]:
+            yield request
+        await go_on.wait()
+        yield finish()
+
+    call: Any = files.UploadFile(requests(), metadata=as_user("ann"))
+    call.go_on = go_on
+    await eventually(lambda: len(behind.parts()) == 3)
+    yield call
+    call.cancel()
+
+
+async def test_what_a_killed_process_had_stored_is_removed(
+    database_url: str, as_user: Any, behind: Behind, run_jobs: Any
+) -> None:
+    behind.folder.mkdir(parents=True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        KILLED,
+        behind.folder.as_uri(),
+        str(as_user.id("ann")),
+        env={**os.environ, "PARLEY_DATABASE_URL": database_url},
+    )
+    await eventually(lambda: len(behind.parts()) >= 5)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    assert len(behind.parts()) <= await behind.count("parts"), "there is a part that nobody knows of"
+    await run_jobs()
+    assert not await behind.is_empty(), "an upload is given time"
+    await behind.execute(TWO_HOURS_AGO)
+    await run_jobs()
+    assert await behind.is_empty()
+    await run_jobs()
+
+
+async def test_an_upload_that_goes_on_is_left_alone(
+    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: Any, open_upload: Any
+) -> None:
+    await run_jobs()
+    assert len(behind.parts()) == 3
+    open_upload.go_on.set()
+    stored = (await open_upload).file
+    assert (await download(files, as_user("ann"), stored.id))[1] == DATA
+
+
+async def test_an_upload_that_was_swept_cannot_become_a_file(
+    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: Any, open_upload: Any
+) -> None:
+    await behind.execute(TWO_HOURS_AGO)
+    await run_jobs()
+    open_upload.go_on.set()
+    with raises_status(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+        await open_upload
+    assert await list_ids(files, as_user("ann")) == []
+    await eventually(behind.is_empty)
+
+
+async def test_an_upload_says_that_it_lives_while_its_part_fills(
+    database: Database, as_user: Any, behind: Behind, run_jobs: Any
+) -> None:
+    behind.folder.mkdir(parents=True)
+    async with open_parts(behind.folder.as_uri(), threads=1) as store:
+        now = utc_now()
+        writer = PartWriter(
+            database,
+            store,
+            lambda: now,
+            user_id=as_user.id("ann"),
+            part_bytes=PART,
+            heartbeat=timedelta(minutes=15),
+        )
+        await writer.add(bytes(PART))
+        await eventually(lambda: len(behind.parts()) == 1)
+        await behind.execute(TWO_HOURS_AGO)
+        now += timedelta(minutes=16)
+        await writer.add(b"a few bytes, and much later than the ones before")
+        await run_jobs()
+        assert len(behind.parts()) == 1
+        await writer.discard()
+    assert await behind.is_empty()
+
+
+async def test_a_stored_file_is_never_swept(
+    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: Any
+) -> None:
+    stored = await upload(files, as_user("ann"), whole(DATA))
+    await behind.execute(TWO_HOURS_AGO)
+    await run_jobs()
+    assert (await download(files, as_user("ann"), stored.id))[1] == DATA
+
+
+async def test_the_bytes_of_a_deleted_file_go_when_their_time_is_over(
+    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: Any
+) -> None:
+    ann = as_user("ann")
+    kept, deleted = await upload(files, ann, whole(DATA)), await upload(files, ann, whole(DATA))
+    await files.DeleteFile(pb2.DeleteFileRequest(id=deleted.id), metadata=ann)
+    await run_jobs()
+    assert len(behind.parts()) == 8
+    await behind.execute("UPDATE file.files SET delete_time = delete_time - interval '1 hour'")
+    await run_jobs(file_deleted_after=3590)
+    assert len(behind.parts()) == 4
+    assert [await behind.count(table) for table in ("files", "uploads", "parts")] == [1, 1, 4]
+    assert (await download(files, ann, kept.id))[1] == DATA
+
+
+async def test_many_uploads_of_many_parts_are_removed_by_several_at_once(
+    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.file.domain.removal.PARTS_AT_A_TIME", 2)
+    monkeypatch.setattr("services.file.domain.sweep.ROWS_AT_A_TIME", 2)
+    for _ in range(5):
+        stored = await upload(files, as_user("ann"), whole(DATA))
+        await files.DeleteFile(pb2.DeleteFileRequest(id=stored.id), metadata=as_user("ann"))
+    await behind.execute("UPDATE file.files SET delete_time = now() - interval '2 days'")
+    await asyncio.gather(*(run_jobs() for _ in range(3)))
+    assert await behind.is_empty()
+
+
+async def test_what_the_store_does_not_remove_now_is_removed_by_a_later_run(
+    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = await upload(files, as_user("ann"), whole(DATA))
+    await files.DeleteFile(pb2.DeleteFileRequest(id=stored.id), metadata=as_user("ann"))
+    await behind.execute("UPDATE file.files SET delete_time = now() - interval '2 days'")
+
+    def fail(*_: Any) -> None:
+        raise StoreFailed("away")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Folder, "delete", fail)
+        await run_jobs()
+    assert len(behind.parts()) == 4
+    await run_jobs()
+    assert await behind.is_empty()
