@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+WITH_OUR_MODULES = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "PYTHONDONTWRITEBYTECODE": "1"}
+"""Environment with which a Python process imports what the tests import, and writes nothing into their folders."""
 
 
 def eventually(true: Callable[[], bool], within: float = 10.0) -> None:
@@ -34,7 +36,7 @@ def python(*arguments: str, uid: int | None = None) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         cwd="/",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, **WITH_OUR_MODULES},
         user=uid,
         group=uid,
         extra_groups=None if uid is None else [],

