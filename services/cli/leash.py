@@ -4,8 +4,7 @@
 
 The command replaces this process, so it keeps its pid. This is a program of its own, and no `preexec_fn`,
 because code between fork and exec can deadlock in a process with threads, and because a change of user clears
-the kernel's leash: it must be put on after it. Only the standard library is imported: it starts in about 15
-ms.
+the kernel's leash: it must be put on after it. Only the standard library is imported: it starts in 15 ms.
 """
 
 import ctypes

@@ -5,8 +5,7 @@
         await supervisor.start(auth, chat)
         await supervisor.wait()
 
-It knows nothing about what the processes are: `ProcessSpec` says how each is started, seen to be ready, and
-ended.
+It knows nothing about what the processes are: `ProcessSpec` says how each is started, seen to be ready, and ended.
 """
 
 import asyncio
