@@ -21,6 +21,7 @@ from services.file.values import Part
 from services.kit.ids import uuid7
 
 T = TypeVar("T")
+Bytes = bytes | bytearray
 
 
 class StoreFailed(Exception):
@@ -34,7 +35,7 @@ class PartLost(Exception):
 class Store(Protocol):
     """Bytes under names. Blocking; every method raises StoreFailed when it could not be done."""
 
-    def put(self, key: str, pieces: Sequence[bytes]) -> None:
+    def put(self, key: str, data: Bytes) -> None:
         """Keep bytes under a new name; they are durable on return. If it raises, a part of them may be there."""
 
     def get(self, key: str) -> bytes:
@@ -56,14 +57,13 @@ class Folder:
         self._root = root
         self._durable: set[Path] = set()
 
-    def put(self, key: str, pieces: Sequence[bytes]) -> None:
+    def put(self, key: str, data: Bytes) -> None:
         """As Store.put: the file and the folder that lists it are on the disk."""
         path = self._root / key
         try:
             self._ensure_durable(path.parent)
             with path.open("xb") as file:
-                for piece in pieces:
-                    file.write(piece)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             _fsync_folder(path.parent)
@@ -104,10 +104,10 @@ class Bucket:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    def put(self, key: str, pieces: Sequence[bytes]) -> None:
+    def put(self, key: str, data: Bytes) -> None:
         """As Store.put."""
         try:
-            obstore.put(self._objects, key, b"".join(pieces), use_multipart=False)
+            obstore.put(self._objects, key, data, use_multipart=False)
         except (OSError, BaseError) as error:
             raise StoreFailed(_summary(error)) from error
 
@@ -146,13 +146,12 @@ class PartStore:
         name = uuid7().hex
         return f"{name[-2:]}/{name}"
 
-    async def put(self, part: Part, pieces: Sequence[bytes], hashed: Callable[[bytes], object]) -> None:
+    async def put(self, part: Part, data: Bytes, hashed: Callable[[Bytes], object]) -> None:
         """Store a part, durable on return, and hand its bytes to `hashed` in the same thread. Raises StoreFailed."""
 
         def work() -> None:
-            for piece in pieces:
-                hashed(piece)
-            self._store.put(part.key, pieces)
+            hashed(data)
+            self._store.put(part.key, data)
 
         await self._run(work)
 

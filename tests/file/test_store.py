@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_a_store_gives_back_what_was_put(store: Store) -> None:
     key = PartStore.new_key()
-    store.put(key, [b"one ", b"two ", b"three"])
+    store.put(key, bytearray(b"one two three"))
     assert store.get(key) == b"one two three"
 
 
@@ -44,8 +43,8 @@ def test_a_name_that_is_not_there_is_lost(store: Store) -> None:
 
 def test_deleting_passes_over_names_that_are_not_there(store: Store) -> None:
     kept, gone, never = (PartStore.new_key() for _ in range(3))
-    store.put(kept, [b"kept"])
-    store.put(gone, [b"gone"])
+    store.put(kept, b"kept")
+    store.put(gone, b"gone")
     store.delete([never, gone, PartStore.new_key()])
     store.delete([gone])
     assert store.get(kept) == b"kept"
@@ -55,9 +54,9 @@ def test_deleting_passes_over_names_that_are_not_there(store: Store) -> None:
 
 def test_a_name_is_never_written_twice(tmp_path: Path) -> None:
     store, key = Folder(tmp_path), PartStore.new_key()
-    store.put(key, [b"first"])
+    store.put(key, b"first")
     with pytest.raises(StoreFailed):
-        store.put(key, [b"second"])
+        store.put(key, b"second")
     assert store.get(key) == b"first"
 
 
@@ -73,7 +72,7 @@ def test_a_part_and_the_folders_that_list_it_are_on_the_disk_before_it_is_acknow
 
     monkeypatch.setattr(os, "fsync", noting)
     key = PartStore.new_key()
-    Folder(tmp_path).put(key, [bytes(5000), bytes(5000)])
+    Folder(tmp_path).put(key, bytes(10_000))
     paths = [path for path, _ in synced]
     assert paths == [str(tmp_path), str(tmp_path / key), str((tmp_path / key).parent)]
     assert synced[1][1] == 10_000
@@ -83,12 +82,12 @@ def test_a_folder_that_was_away_is_written_again_once_it_is_back(tmp_path: Path)
     root = tmp_path / "files"
     root.mkdir()
     store = Folder(root)
-    store.put("aa/1", [b"before"])
+    store.put("aa/1", b"before")
     shutil.rmtree(root)
     with pytest.raises(StoreFailed):
-        store.put("aa/2", [b"meanwhile"])
+        store.put("aa/2", b"meanwhile")
     root.mkdir()
-    store.put("aa/3", [b"after"])
+    store.put("aa/3", b"after")
     assert store.get("aa/3") == b"after"
 
 
@@ -103,7 +102,7 @@ def test_an_object_store_that_cannot_be_reached_fails_in_one_line() -> None:
         retry_config={"max_retries": 0},
     )
     store, key = Bucket(nowhere), PartStore.new_key()
-    for attempt in (lambda: store.put(key, [b"x"]), lambda: store.get(key), lambda: store.delete([key])):
+    for attempt in (lambda: store.put(key, b"x"), lambda: store.get(key), lambda: store.delete([key])):
         with pytest.raises(StoreFailed) as caught:
             attempt()
         assert "\n" not in str(caught.value)
@@ -125,12 +124,12 @@ async def test_a_folder_is_made_where_the_url_says(tmp_path: Path) -> None:
 class Full(Folder):
     """A disk with room for one part."""
 
-    def put(self, key: str, pieces: Sequence[bytes]) -> None:
+    def put(self, key: str, data: bytes | bytearray) -> None:
         if any(path.is_file() for path in self._root.rglob("*")):
             (self._root / key).parent.mkdir(exist_ok=True)
-            (self._root / key).write_bytes(pieces[0][:10])
+            (self._root / key).write_bytes(data[:10])
             raise StoreFailed(os.strerror(errno.ENOSPC))
-        super().put(key, pieces)
+        super().put(key, data)
 
 
 async def test_a_full_disk_is_unavailable_and_leaves_nothing(
@@ -166,5 +165,5 @@ def test_obstore_puts_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A multipart upload that is broken off would leave parts in the bucket that no name leads to."""
     asked: list[Any] = []
     monkeypatch.setattr(obstore, "put", lambda *_, **options: asked.append(options))
-    Bucket(MemoryStore()).put("aa/key", [bytes(9 * 2**20)])
+    Bucket(MemoryStore()).put("aa/key", bytes(9 * 2**20))
     assert asked == [{"use_multipart": False}]

@@ -2,8 +2,13 @@
 
 import asyncio
 import hashlib
+import os
+import tracemalloc
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -11,6 +16,10 @@ from google.rpc import error_details_pb2 as details_pb2
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.domain.parts import PartWriter
+from services.file.store import open_parts
+from services.kit.database import Database
+from services.kit.ids import utc_now
 from tests.file.steps import (
     DEADLINE,
     KIB,
@@ -230,6 +239,19 @@ async def test_a_client_that_goes_on_sending_sees_why_it_was_refused(
     for _ in range(3):
         with raises_status(RESOURCE_EXHAUSTED, "FILE_TOO_LARGE"):
             await send(files, as_user("ann"), [start(size_bytes=24 * MIB), *far_too_much, finish()])
+
+
+async def test_tiny_chunks_cost_no_more_memory_than_their_bytes(database: Database, tmp_path: Path) -> None:
+    async with open_parts(tmp_path.as_uri(), threads=1) as store:
+        writer = PartWriter(
+            database, store, utc_now, user_id=uuid4(), part_bytes=8 * MIB, heartbeat=timedelta(minutes=1)
+        )
+        tracemalloc.start()
+        for _ in range(200_000):
+            await writer.add(os.urandom(2))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 3 * 400_000
 
 
 async def test_a_cut_upload_leaves_nothing(files: FileServiceStub, as_user: Any, behind: Behind) -> None:

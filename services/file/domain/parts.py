@@ -46,8 +46,7 @@ class PartWriter:
         self._part_bytes = part_bytes
         self._heartbeat = heartbeat
         self._sha256 = hashlib.sha256()
-        self._pieces: list[bytes] = []
-        self._filled = 0
+        self._part = bytearray()  # One run of bytes: a list of chunks would cost a multiple of it when they are tiny.
         self._crc32c = 0
         self._stored_to = 0
         self._storing: asyncio.Task[None] | None = None
@@ -60,17 +59,16 @@ class PartWriter:
         if self._last_recorded is not None and self._clock() - self._last_recorded > self._heartbeat:
             await self._touch()
         while data:
-            room = self._part_bytes - self._filled
-            piece, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
-            self._pieces.append(piece)
-            self._filled += len(piece)
-            self._crc32c = google_crc32c.extend(self._crc32c, piece)
-            if self._filled == self._part_bytes:
+            room = self._part_bytes - len(self._part)
+            fitting, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
+            self._part += fitting
+            self._crc32c = google_crc32c.extend(self._crc32c, fitting)
+            if len(self._part) == self._part_bytes:
                 await self._flush()
 
     async def close(self) -> bytes:
         """Store what is left. All parts are durable on return, which is the SHA-256 of all bytes."""
-        if self._pieces:
+        if self._part:
             await self._flush()
         await self._settle()
         return self._sha256.digest()
@@ -87,7 +85,7 @@ class PartWriter:
 
     async def discard(self) -> None:
         """Remove the parts, unless the upload is a file by now; what cannot be removed is left to the sweep."""
-        self._pieces = []
+        self._part = bytearray()
         if self._storing is not None:
             await asyncio.wait((self._storing,))
             if not self._storing.cancelled():
@@ -105,10 +103,10 @@ class PartWriter:
 
     async def _flush(self) -> None:
         await self._settle()
-        part = Part(self._stored_to, self._filled, self._crc32c, self._store.new_key())
-        self._storing = asyncio.create_task(self._record_and_store(part, self._pieces))
-        self._stored_to += self._filled
-        self._pieces, self._filled, self._crc32c = [], 0, 0
+        part = Part(self._stored_to, len(self._part), self._crc32c, self._store.new_key())
+        self._storing = asyncio.create_task(self._record_and_store(part, self._part))
+        self._stored_to += part.size_bytes
+        self._part, self._crc32c = bytearray(), 0
 
     async def _settle(self) -> None:
         """Wait until the part in hand is stored. It is not cancelled with its caller: see `discard`."""
@@ -117,7 +115,7 @@ class PartWriter:
             storing, self._storing = self._storing, None
             storing.result()
 
-    async def _record_and_store(self, part: Part, pieces: list[bytes]) -> None:
+    async def _record_and_store(self, part: Part, data: bytearray) -> None:
         now = self._clock()
         async with self._db.transaction() as tx:
             uploads = UploadRows(tx)
@@ -128,7 +126,7 @@ class PartWriter:
             await uploads.insert_part(self.upload_id, part)
             self._last_recorded = now
         with told_to_the_client(self.upload_id):
-            await self._store.put(part, pieces, self._sha256.update)
+            await self._store.put(part, data, self._sha256.update)
 
     async def _touch(self) -> None:
         now = self._clock()
