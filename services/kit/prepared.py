@@ -1,0 +1,36 @@
+"""Statements of hot paths: compiled once, and run by psycopg itself on the connection of a use case.
+
+Half of what `AsyncConnection.execute` costs for a small read is SQLAlchemy's own work for each execution;
+`python -m benchmarks layers` shows the difference. Everything that is not called thousands of times a second is better
+off with it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_DIALECT = psycopg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its constructor untyped
+
+
+class Prepared:
+    """A SELECT whose values all come by name: `bindparam("id")`.
+
+    Values and columns are what psycopg makes of them, which is what SQLAlchemy's types give for UUIDs, text, numbers,
+    booleans, times and JSON. Failures are psycopg's; the scope that gave the connection translates them as any other.
+    """
+
+    def __init__(self, statement: Select[Any]) -> None:
+        compiled = statement.compile(dialect=_DIALECT)
+        if own := [name for name, value in compiled.params.items() if value is not None]:
+            raise ValueError(f"values that a prepared statement has of its own are not sent: {own}")
+        self._sql = str(compiled).encode()
+
+    async def first(self, tx: AsyncConnection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The first row, or None if there is none."""
+        connection: psycopg.AsyncConnection = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]  # psycopg's, by the URL of every engine
+        cursor = await connection.execute(self._sql, values)
+        return await cursor.fetchone()
