@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any
 from uuid import UUID
 
 from services.agent.errors import AgentLimitReached, AgentNotFound, ConfigInvalid, EtagMismatch
-from services.agent.models import Agent
+from services.agent.models import Agent, Changes, Draft
 from services.agent.repository import AgentRows
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, QuotaViolation, RequestIdReused
@@ -18,33 +18,6 @@ from services.kit.pages import Page, PageRequest
 
 MAX_CONFIG_BYTES = 64 * 1024
 MAX_CONFIG_DEPTH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What a user decides about a new agent."""
-
-    name: str
-    description: str
-    model_name: str
-    system_prompt: str
-    config: dict[str, Any]
-    is_active: bool
-
-    def digest(self) -> bytes:
-        """Equal for equal drafts, whatever the order of keys in `config`."""
-        return hashlib.sha256(_canonical(asdict(self))).digest()
-
-
-class Changes(TypedDict, total=False):
-    """The fields of an agent that are to change, with their new values."""
-
-    name: str
-    description: str
-    model_name: str
-    system_prompt: str
-    config: dict[str, Any]
-    is_active: bool
 
 
 class Agents:
@@ -61,7 +34,7 @@ class Agents:
         Raises ConfigInvalid, AgentLimitReached, RequestIdReused, and AgentNotFound if that agent was deleted since.
         """
         _check_config(draft.config, "config")
-        digest = draft.digest() if request_id else None
+        digest = _digest(draft) if request_id else None
         now = self._clock()
         async with self._db.transaction() as tx:
             rows = AgentRows(tx)
@@ -132,6 +105,11 @@ def _found(agent: Agent | None) -> Agent:
     if agent is None:
         raise AgentNotFound
     return agent
+
+
+def _digest(draft: Draft) -> bytes:
+    """Equal for equal drafts, whatever the order of keys in `config`."""
+    return hashlib.sha256(_canonical(asdict(draft))).digest()
 
 
 def _canonical(value: object) -> bytes:

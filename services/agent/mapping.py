@@ -8,8 +8,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.agent.v1 import agent_service_pb2 as pb2
-from services.agent.domain import Changes, Draft
-from services.agent.models import Agent
+from services.agent.models import Agent, Changes, Draft
 from services.kit.errors import FieldViolation, UpdateMaskInvalid, ValidationFailed
 from services.kit.messages import violations
 

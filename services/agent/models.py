@@ -1,7 +1,8 @@
-"""The table of agents, and an agent as it is read from it."""
+"""The table of agents, an agent as it is read from it, and what a user can decide about one."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 from uuid import UUID
 
 from sqlalchemy import TIMESTAMP
@@ -61,3 +62,26 @@ class Agent(NamedTuple):
     def etag(self) -> str:
         """Stands for this revision of this agent."""
         return f"{self.revision}-{self.id.hex[-12:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a user decides about a new agent."""
+
+    name: str
+    description: str
+    model_name: str
+    system_prompt: str
+    config: Config
+    is_active: bool
+
+
+class Changes(TypedDict, total=False):
+    """The fields of an agent that are to change, with their new values."""
+
+    name: str
+    description: str
+    model_name: str
+    system_prompt: str
+    config: Config
+    is_active: bool

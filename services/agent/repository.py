@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.models import Agent, AgentTable
 from services.kit.pages import Page, PageRequest
+from services.kit.prepared import Prepared
 
 _COLUMNS = tuple(getattr(AgentTable, name) for name in Agent._fields)
 _OWN = (AgentTable.user_id == bindparam("user_id"), AgentTable.delete_time.is_(None))
 _COUNT = select(func.count()).select_from(AgentTable).where(*_OWN)
-_GET = select(*_COLUMNS).where(AgentTable.id == bindparam("id"), *_OWN)
-_GET_FOR_UPDATE = _GET.with_for_update()
+_ONE = select(*_COLUMNS).where(AgentTable.id == bindparam("id"), *_OWN)
+_GET = Prepared(_ONE)
+_GET_FOR_UPDATE = _ONE.with_for_update()
 
 _BEHIND_ALL_IDS = UUID(int=2**128 - 1)
 _total = _COUNT.with_only_columns(func.count().label("size")).subquery("total")
@@ -45,7 +47,7 @@ class AgentRows:
 
     async def get(self, user_id: UUID, agent_id: UUID) -> Agent | None:
         """The user's agent of this id."""
-        row = (await self._tx.execute(_GET, {"id": agent_id, "user_id": user_id})).first()
+        row = await _GET.first(self._tx, {"id": agent_id, "user_id": user_id})
         return None if row is None else Agent._make(row)
 
     async def get_for_update(self, user_id: UUID, agent_id: UUID) -> Agent | None:
