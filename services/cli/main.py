@@ -10,7 +10,7 @@ app = typer.Typer(
     name="parley",
     help="Parley: identity, agents, files and rooms as four gRPC services over one PostgreSQL.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pydantic import Field, SecretStr
 
 from services.agent.settings import AgentSettings
-from services.auth.settings import AuthSettings
+from services.auth.settings import AuthJobSettings, AuthSettings
 from services.chat.settings import ChatSettings
-from services.file.settings import FileSettings
+from services.file.settings import FileJobSettings, FileSettings
 
 
-class SuiteSettings(AuthSettings, AgentSettings, FileSettings, ChatSettings):
-    """The settings of all services at once, so that a wrong one is said before anything is started."""
+class SuiteSettings(AuthSettings, AgentSettings, FileSettings, ChatSettings, AuthJobSettings, FileJobSettings):
+    """The settings of all services and their jobs at once, so that a wrong one is said before anything is started."""
 
     database_url: SecretStr | None = Field(  # type: ignore[assignment]  # only `parley up` can do without
         None, description="PostgreSQL 15 or later; when unset, `parley up` brings its own."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.auth.settings import AuthJobSettings
 from services.auth.wiring import open_auth_jobs
-from services.file.settings import FileSettings
+from services.file.settings import FileJobSettings
 from services.file.wiring import open_file_jobs
 from services.kit.jobs import Job, run_worker
 from services.kit.logs import configure_logging
@@ -16,7 +16,7 @@ from services.kit.settings import load
 
 def run() -> int:
     """Run jobs until SIGTERM or SIGINT; the exit code."""
-    auth, file = load(AuthJobSettings), load(FileSettings)
+    auth, file = load(AuthJobSettings), load(FileJobSettings)
     configure_logging(auth, "worker")
 
     async def work(stop: asyncio.Event) -> None:

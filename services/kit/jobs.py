@@ -6,13 +6,14 @@ written to be repeatable. procrastinate keeps the queue, in the schema `jobs` of
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NewType
 
 import procrastinate
+import psycopg
 import structlog
-from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.kit.database import libpq_url
@@ -26,6 +27,9 @@ JobName = NewType("JobName", str)
 MAX_ATTEMPTS = 8
 POLLING_SECONDS = 2.0
 STALLED_SECONDS = 30.0
+RECONNECT_SECONDS = 1.0
+CONCURRENCY = 4
+GRACE_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -98,37 +102,52 @@ def _register(app: procrastinate.App, job: Job) -> None:
 async def run_worker(
     settings: DatabaseSettings, jobs: Sequence[Job], *, stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    """Run jobs until `stop` is set; those in hand get a moment to end, and are taken up again by the next worker."""
+    """Run jobs until `stop` is set, whether the database is there all the time or not.
+
+    `ready` is called whenever the connections stand. Jobs in hand at the end get 2 s; what is broken off then is
+    taken up again by the next worker.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    working: asyncio.Task[None] | None = None
+    try:
+        while not stop.is_set():
+            working = asyncio.create_task(_work(settings, jobs, ready))
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set() and (error := working.exception()):
+                if not isinstance(error, ConnectorException | psycopg.Error | OSError):
+                    raise error
+                log.warning("worker lost the database, connecting again", error=type(error).__name__)
+                await asyncio.wait((stopping,), timeout=RECONNECT_SECONDS)
+    finally:
+        stopping.cancel()
+        if working is not None:
+            working.cancel()
+            await asyncio.wait((working,))
+
+
+async def _work(settings: DatabaseSettings, jobs: Sequence[Job], ready: Callable[[], None]) -> None:
     async with _opened(settings, jobs) as app:
-        worker = asyncio.create_task(
-            app.run_worker_async(
+        ready()
+        rescuer = asyncio.create_task(_rescue_for_ever(app))
+        try:
+            await app.run_worker_async(
                 install_signal_handlers=False,
-                concurrency=4,
+                concurrency=CONCURRENCY,
                 fetch_job_polling_interval=POLLING_SECONDS,
-                shutdown_graceful_timeout=2,
+                shutdown_graceful_timeout=GRACE_SECONDS,
                 listen_notify=True,
                 delete_jobs="successful",
             )
-        )
-        rescuer = asyncio.create_task(_rescue_for_ever(app))
-        ready()
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait((worker, rescuer, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if worker.done():
-                worker.result()
-            if rescuer.done():
-                rescuer.result()
         finally:
-            for task in (worker, rescuer, stopping):
-                task.cancel()
-            await asyncio.gather(worker, rescuer, stopping, return_exceptions=True)
+            rescuer.cancel()
+            await asyncio.wait((rescuer,))
 
 
 async def _rescue_for_ever(app: procrastinate.App) -> None:
     """Hand on the jobs of workers that died: procrastinate leaves them `doing` until somebody does."""
     while True:
-        for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS):
-            log.warning("job of a dead worker is run again", job=job.task_name)
-            await app.job_manager.retry_job(job)
+        with suppress(ConnectorException):  # Away for a moment: the worker itself notices.
+            for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS):
+                log.warning("job of a dead worker is run again", job=job.task_name)
+                await app.job_manager.retry_job(job)
         await asyncio.sleep(STALLED_SECONDS / 3)

@@ -8,6 +8,7 @@ from email.policy import default
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psycopg
 import pytest
 from aiosmtpd.smtp import SMTP
@@ -159,4 +160,25 @@ async def test_the_job_of_a_worker_that_died_is_done_by_the_next(
             "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM procrastinate_workers)"
         )
     async with working(settings(AuthJobSettings, **route)):
+        await until(lambda: bool(mailbox.mails))
+
+
+async def test_a_worker_outlasts_the_loss_of_its_connections(
+    auth: AuthServiceStub, settings: Settings, database_url: str, smtp: tuple[Mailbox, dict[str, Any]]
+) -> None:
+    mailbox, route = smtp
+    async with working(settings(AuthJobSettings, **route)):
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                try:
+                    await register(auth)
+                    break
+                except grpc.aio.AioRpcError as error:
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
         await until(lambda: bool(mailbox.mails))
