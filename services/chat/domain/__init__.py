@@ -1,0 +1,1 @@
+"""What can be done with rooms: the rules of chat, without a word of gRPC or SQL."""

@@ -1,0 +1,72 @@
+"""From rows to messages."""
+
+from uuid import UUID
+
+from parley.chat.v1 import chat_service_pb2 as pb2
+from services.chat.models import Event, Member, Message, Room
+
+
+def to_room(room: Room) -> pb2.Room:
+    """A room."""
+    message = pb2.Room(
+        id=str(room.id),
+        name=room.name,
+        description=room.description,
+        user_id=str(room.user_id),
+        last_sequence=room.last_sequence,
+        member_count=room.member_count,
+    )
+    message.create_time.FromDatetime(room.create_time)
+    return message
+
+
+def to_member(member: Member) -> pb2.Member:
+    """A membership."""
+    message = pb2.Member(user_id=str(member.user_id))
+    message.join_time.FromDatetime(member.join_time)
+    return message
+
+
+def to_message(message: Message) -> pb2.Message:
+    """A message of a room."""
+    out = pb2.Message(
+        id=str(message.id),
+        room_id=str(message.room_id),
+        user_id=str(message.user_id),
+        sequence=message.sequence,
+        client_message_id=message.client_message_id,
+        text=message.text,
+    )
+    out.create_time.FromDatetime(message.create_time)
+    return out
+
+
+def to_ack(message: Message) -> pb2.ConnectResponse.Ack:
+    """That a message is stored."""
+    ack = pb2.ConnectResponse.Ack(
+        room_id=str(message.room_id),
+        client_message_id=message.client_message_id,
+        message_id=str(message.id),
+        sequence=message.sequence,
+    )
+    ack.create_time.FromDatetime(message.create_time)
+    return ack
+
+
+def to_events_field(event: Event) -> bytes:
+    """An event as a part of the serialised field `events`, made once however many streams it goes to.
+
+    That field is number 1 in ConnectResponse and in WatchRoomResponse. Serialised messages of one type that stand one
+    behind the other parse as one message with all that they say: a response is such parts, joined.
+    """
+    if event.encoded is None:
+        out = pb2.Event(
+            room_id=str(event.message.room_id), sequence=event.position, message_sent=to_message(event.message)
+        )
+        event.encoded = pb2.ConnectResponse(events=[out]).SerializeToString()
+    return event.encoded
+
+
+def to_uuid(text: str) -> UUID | None:
+    """A UUID that may be left out."""
+    return UUID(text) if text else None

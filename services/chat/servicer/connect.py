@@ -1,0 +1,126 @@
+"""The life of one Connect stream: one task reads, one writes, and it ends in order.
+
+Who half-closes gets the answers to all that it sent and then OK. When the server drains, `go_away` asks the client to
+do just that; who has not after a moment gets SHUTTING_DOWN. In either case, and when the connection is cut, the stream
+is out of its rooms before its status goes out.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+from parley.chat.v1 import chat_service_pb2 as pb2
+from services.chat.domain.conversation import Conversation, Conversations
+from services.chat.domain.notices import Hello, Intent, Ping, Send, Subscribe, Unsubscribe
+from services.chat.domain.outbox import Outbox
+from services.chat.servicer.responses import connect_responses
+from services.kit.calls import Call
+from services.kit.errors import RequestMalformed, ShuttingDown, ValidationFailed
+from services.kit.streams import Stream
+
+ConnectStream = Stream[pb2.ConnectRequest, pb2.ConnectResponse]
+
+LAST_WRITES_SECONDS = 1.0
+RECONNECT_SECONDS = (0.1, 1.0)
+
+
+async def converse(stream: ConnectStream, call: Call, conversations: Conversations, *, go_away_seconds: float) -> None:
+    """Serve one stream until its client has enough. Raises HelloExpected, ShuttingDown, and what a bad start raises."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            conversation = conversations.begin(call.caller.user_id, tasks)
+            try:
+                writing = tasks.create_task(_write(stream, conversation.outbox))
+                await conversation.handle(_intent(await stream.requests.receive()))
+                half_closed = await _read_until_half_closed(stream, call, conversation, tasks, go_away_seconds)
+                if half_closed:
+                    await conversation.finish()
+            finally:
+                conversation.close()
+                conversation.outbox.close()
+            if not half_closed:
+                await asyncio.wait((writing,), timeout=LAST_WRITES_SECONDS)
+                writing.cancel()
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+    if not half_closed:
+        raise ShuttingDown
+
+
+async def _read_until_half_closed(
+    stream: ConnectStream, call: Call, conversation: Conversation, tasks: asyncio.TaskGroup, go_away_seconds: float
+) -> bool:
+    """Handle requests until the client half-closes (True), or has not done so in time when the server drains."""
+    handling = asyncio.Lock()
+    reading = tasks.create_task(_read(stream, conversation, handling))
+    draining = tasks.create_task(call.draining.wait())
+    await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+    draining.cancel()
+    if reading.done():
+        return True
+    await conversation.go_away(timedelta(seconds=random.uniform(*RECONNECT_SECONDS)))  # noqa: S311  # no secret
+    await asyncio.wait((reading,), timeout=go_away_seconds)
+    async with handling:  # A request is answered or left unread, nothing in between.
+        reading.cancel()
+    await asyncio.wait((reading,))
+    return not reading.cancelled()
+
+
+async def _read(stream: ConnectStream, conversation: Conversation, handling: asyncio.Lock) -> None:
+    while True:
+        try:
+            request = await stream.requests.receive()
+        except ValidationFailed as refusal:
+            await conversation.refuse(refusal, **_nack_ids(refusal.request))
+            continue
+        except RequestMalformed as refusal:
+            await conversation.refuse(refusal)
+            continue
+        if request is None:
+            return
+        async with handling:
+            await conversation.handle(_intent(request))
+
+
+async def _write(stream: ConnectStream, outbox: Outbox) -> None:
+    while told := await outbox.take():
+        for response in connect_responses(told):
+            await stream.send(response)
+
+
+def _intent(request: pb2.ConnectRequest | None) -> Intent | None:
+    return None if request is None else _INTENTS[request.WhichOneof("intent")](request)
+
+
+def _subscribe(subscribe: pb2.ConnectRequest.Subscribe) -> Subscribe:
+    return Subscribe(UUID(subscribe.room_id), subscribe.after_sequence)
+
+
+_INTENTS: dict[str | None, Callable[[pb2.ConnectRequest], Intent]] = {
+    "hello": lambda r: Hello([_subscribe(cursor) for cursor in r.hello.cursors]),
+    "subscribe": lambda r: _subscribe(r.subscribe),
+    "unsubscribe": lambda r: Unsubscribe(UUID(r.unsubscribe.room_id)),
+    "send": lambda r: Send(UUID(r.send.room_id), r.send.client_message_id, r.send.text),
+    "ping": lambda r: Ping(r.ping.nonce),
+}
+
+
+def _nack_ids(request: object) -> dict[str, str]:
+    """Which room and message a request that breaks the rules was about, as far as it says."""
+    if not isinstance(request, pb2.ConnectRequest):
+        return {}
+    match request.WhichOneof("intent"):
+        case "subscribe":
+            return {"room_id": request.subscribe.room_id}
+        case "unsubscribe":
+            return {"room_id": request.unsubscribe.room_id}
+        case "send":
+            return {"room_id": request.send.room_id, "client_message_id": request.send.client_message_id}
+    return {}
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,82 @@
+"""Where the chat service's objects meet."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from parley.chat.v1 import chat_service_pb2
+from services.chat.domain.conversation import Conversations
+from services.chat.domain.following import Following
+from services.chat.domain.memberships import Memberships
+from services.chat.domain.messages import Messages, RoomEvents
+from services.chat.domain.presence import Presence
+from services.chat.domain.rooms import Rooms
+from services.chat.servicer import ChatServicer
+from services.chat.settings import ChatSettings
+from services.kit.access import TokenVerifier
+from services.kit.bus import Bus, open_bus
+from services.kit.calls import Registration
+from services.kit.database import Database
+from services.kit.feed import FeedLimits, open_feed
+from services.kit.ids import utc_now
+from services.kit.jwks import open_remote_keys
+from services.kit.server import Service
+
+CHAT_SERVICE = chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"]
+
+
+@asynccontextmanager
+async def open_chat(settings: ChatSettings) -> AsyncIterator[Service]:
+    """The chat service over its database and bus, closed in reverse order at the end."""
+    async with (
+        Database.open(settings) as db,
+        open_bus(settings, "chat") as bus,
+        open_feed(bus, RoomEvents(db), "room", FeedLimits(look_seconds=settings.chat_look_seconds)) as events,
+        _presence(db, bus, settings) as presence,
+        _memberships(db, bus, settings) as memberships,
+        open_remote_keys(settings.auth_address) as keys,
+    ):
+        messages = Messages(db, events, clock=utc_now)
+        following = Following(db, events, memberships)
+        servicer = ChatServicer(
+            Rooms(db, memberships, clock=utc_now),
+            messages,
+            following,
+            Conversations(messages, following, presence, settings.chat_max_subscriptions),
+            go_away_seconds=settings.chat_go_away_seconds,
+        )
+        yield Service(
+            name="chat",
+            registrations=[Registration(CHAT_SERVICE, servicer, followers=frozenset({"WatchRoom"}))],
+            verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+            is_ready=lambda: db.is_ready,
+        )
+
+
+@asynccontextmanager
+async def _presence(db: Database, bus: Bus, settings: ChatSettings) -> AsyncIterator[Presence]:
+    presence = Presence(
+        db,
+        bus,
+        heartbeat=timedelta(seconds=settings.chat_heartbeat_seconds),
+        lease=timedelta(seconds=settings.chat_lease_seconds),
+    )
+    task = asyncio.create_task(presence.run_for_ever(), name="presence")
+    try:
+        yield presence
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        await presence.retire()
+
+
+@asynccontextmanager
+async def _memberships(db: Database, bus: Bus, settings: ChatSettings) -> AsyncIterator[Memberships]:
+    memberships = Memberships(db, bus, interval=timedelta(seconds=settings.chat_membership_seconds))
+    task = asyncio.create_task(memberships.check_for_ever(), name="memberships")
+    try:
+        yield memberships
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

@@ -1,0 +1,166 @@
+"""Running chat servers on one database, and the shortest ways to a room and onto a stream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from parley.chat.v1 import chat_service_pb2 as pb2
+from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
+from services.chat.settings import ChatSettings
+from services.chat.wiring import open_chat
+
+Metadata = tuple[tuple[str, str], ...]
+WAIT = 10.0
+
+
+class Stream:
+    """A client's end of Connect that waits for what it expects, with a deadline."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.events: list[pb2.Event] = []
+        self.connection_id = ""
+
+    async def write(self, **intent: Any) -> None:
+        await self.call.write(pb2.ConnectRequest(**intent))
+
+    async def hello(self, *cursors: tuple[str, int]) -> None:
+        """Say hello and read to the last room's `caught_up`, or to `welcome` if there is none."""
+        subscribes = [pb2.ConnectRequest.Subscribe(room_id=r, after_sequence=after) for r, after in cursors]
+        await self.write(hello=pb2.ConnectRequest.Hello(cursors=subscribes))
+        self.connection_id = (await self.notice("welcome")).connection_id
+        waiting = {room_id for room_id, _ in cursors}
+        while waiting:
+            waiting.discard((await self.notice("caught_up")).room_id)
+
+    async def subscribe(self, room_id: str, after: int = 0) -> None:
+        await self.write(subscribe=pb2.ConnectRequest.Subscribe(room_id=room_id, after_sequence=after))
+
+    async def send(self, room_id: str, name: str, text: str = "hi") -> None:
+        await self.write(send=pb2.ConnectRequest.Send(room_id=room_id, client_message_id=name, text=text))
+
+    async def read(self) -> pb2.ConnectResponse:
+        """The next response; its events are kept in `events`."""
+        async with asyncio.timeout(WAIT):
+            response = await self.call.read()
+        assert response is not grpc.aio.EOF, f"the stream ended with {await self.call.code()}"
+        self.events += response.events
+        return response  # type: ignore[no-any-return]  # gRPC's read is untyped
+
+    async def notice(self, name: str, **fields: Any) -> Any:
+        """The next notice of this name with these fields; others are passed over."""
+        while True:
+            response = await self.read()
+            if response.WhichOneof("notice") == name:
+                notice = getattr(response, name)
+                if all(getattr(notice, field) == value for field, value in fields.items()):
+                    return notice
+
+    async def until(self, sequence: int) -> list[int]:
+        """The sequences of all events so far, once this one has come."""
+        while sequence not in self.sequences:
+            await self.read()
+        return self.sequences
+
+    @property
+    def sequences(self) -> list[int]:
+        return [event.sequence for event in self.events]
+
+    @property
+    def texts(self) -> list[str]:
+        return [event.message_sent.text for event in self.events]
+
+    async def rest(self) -> tuple[list[pb2.ConnectResponse], grpc.StatusCode]:
+        """What still comes, and how the stream ends."""
+        responses = []
+        async with asyncio.timeout(WAIT):
+            try:
+                while (response := await self.call.read()) is not grpc.aio.EOF:
+                    self.events += response.events
+                    responses.append(response)
+            except grpc.aio.AioRpcError:
+                pass
+            return responses, await self.call.code()
+
+
+class Chat:
+    """One chat server, as clients see it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.stub = ChatServiceStub(channel)
+
+    async def create_room(self, who: Metadata, name: str = "plans", **fields: Any) -> str:
+        return (await self.stub.CreateRoom(pb2.CreateRoomRequest(name=name, **fields), metadata=who)).room.id
+
+    async def join(self, room_id: str, *everybody: Metadata) -> None:
+        for who in everybody:
+            await self.stub.JoinRoom(pb2.JoinRoomRequest(room_id=room_id), metadata=who)
+
+    async def leave(self, room_id: str, who: Metadata) -> None:
+        await self.stub.LeaveRoom(pb2.LeaveRoomRequest(room_id=room_id), metadata=who)
+
+    async def send(self, room_id: str, who: Metadata, name: str, text: str = "hi") -> pb2.Message:
+        request = pb2.SendMessageRequest(room_id=room_id, client_message_id=name, text=text)
+        return (await self.stub.SendMessage(request, metadata=who)).message
+
+    async def messages(self, room_id: str, who: Metadata, **fields: Any) -> list[pb2.Message]:
+        request = pb2.ListMessagesRequest(room_id=room_id, **fields)
+        return list((await self.stub.ListMessages(request, metadata=who)).messages)
+
+    @asynccontextmanager
+    async def connect(self, who: Metadata, *cursors: tuple[str, int], hello: bool = True) -> AsyncIterator[Stream]:
+        """A Connect stream that has said hello; cancelled at the end."""
+        call = self.stub.Connect(metadata=who)
+        stream = Stream(call)
+        try:
+            if hello:
+                await stream.hello(*cursors)
+            yield stream
+        finally:
+            call.cancel()
+
+
+StartChat = Callable[..., Awaitable[Chat]]
+
+
+@pytest.fixture
+async def start_chat(settings: Any, serve: Any) -> StartChat:
+    """Starts another chat server on this test's database, as in `await start_chat(chat_max_subscriptions=2)`."""
+
+    async def start(**values: Any) -> Chat:
+        return Chat(await serve(open_chat, settings(ChatSettings, chat_port=0, **values)))
+
+    return start
+
+
+@pytest.fixture
+async def chat(start_chat: StartChat) -> Chat:
+    return await start_chat()
+
+
+@pytest.fixture
+async def stoppable_chat(settings: Any, keys: Any) -> AsyncIterator[Any]:
+    """Starts servers that the test stops itself: `stop, chat = await stoppable_chat()`."""
+    from dataclasses import replace
+
+    from services.kit.access import TokenVerifier
+    from services.kit.server import running
+    from tests.support import AUDIENCE, ISSUER
+
+    async with AsyncExitStack() as everything:
+
+        async def start(**values: Any) -> tuple[Callable[[], Awaitable[None]], Chat]:
+            mine = settings(ChatSettings, chat_port=0, **values)
+            channels = await everything.enter_async_context(AsyncExitStack())
+            server = await everything.enter_async_context(AsyncExitStack())
+            service = await server.enter_async_context(open_chat(mine))
+            service = replace(service, verifier=TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE))
+            address = await server.enter_async_context(running(service, mine, port=0))
+            channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+            return server.aclose, Chat(await channels.enter_async_context(channel))
+
+        yield start
