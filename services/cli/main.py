@@ -1,10 +1,13 @@
 """The `parley` command. Every command imports what it needs when it runs, so that `--help` is quick."""
 
+import os
 import runpy
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from services.cli.demo import demo
 
 app = typer.Typer(
     name="parley",
@@ -27,12 +30,15 @@ class ServiceName(StrEnum):
 @app.command()
 def up() -> None:
     """Run everything on this machine: PostgreSQL (unless PARLEY_DATABASE_URL is set), services and worker."""
+    from services.auth.settings import AuthJobSettings
     from services.cli.settings import SuiteSettings
     from services.cli.up import UpSettings
     from services.cli.up import up as run
-    from services.kit.settings import load
+    from services.file.settings import FileJobSettings
+    from services.kit.settings import load, warn_unknown_variables
 
     settings = load(SuiteSettings)
+    warn_unknown_variables((SuiteSettings, AuthJobSettings, FileJobSettings), os.environ)
     raise typer.Exit(
         run(
             UpSettings(
@@ -72,6 +78,9 @@ def migrate() -> None:
     from services.cli.migrate import run
 
     raise typer.Exit(run())
+
+
+app.command()(demo)
 
 
 def main() -> None:
