@@ -2,13 +2,8 @@
 
 import asyncio
 import hashlib
-import os
-import tracemalloc
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import pytest
@@ -16,10 +11,6 @@ from google.rpc import error_details_pb2 as details_pb2
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
-from services.file.domain.parts import PartWriter
-from services.file.store import open_parts
-from services.kit.database import Database
-from services.kit.ids import utc_now
 from tests.file.steps import (
     DEADLINE,
     KIB,
@@ -241,19 +232,6 @@ async def test_a_client_that_goes_on_sending_sees_why_it_was_refused(
             await send(files, as_user("ann"), [start(size_bytes=24 * MIB), *far_too_much, finish()])
 
 
-async def test_tiny_chunks_cost_no_more_memory_than_their_bytes(database: Database, tmp_path: Path) -> None:
-    async with open_parts(tmp_path.as_uri(), threads=1) as store:
-        writer = PartWriter(
-            database, store, utc_now, user_id=uuid4(), part_bytes=8 * MIB, heartbeat=timedelta(minutes=1)
-        )
-        tracemalloc.start()
-        for _ in range(200_000):
-            await writer.add(os.urandom(2))
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert peak < 3 * 400_000
-
-
 async def test_a_cut_upload_leaves_nothing(files: FileServiceStub, as_user: Any, behind: Behind) -> None:
     call = files.UploadFile(then_wait([start(), *chunks(DATA)], asyncio.Event()), metadata=as_user("ann"))
     await eventually(lambda: len(behind.parts()) == 3)
@@ -263,56 +241,7 @@ async def test_a_cut_upload_leaves_nothing(files: FileServiceStub, as_user: Any,
     assert await list_ids(files, as_user("ann")) == []
 
 
-async def test_an_upload_that_falls_silent_is_ended(
-    serve_files: Any, as_user: Any, behind: Behind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.kit.streams.DRAIN_SECONDS", 0.1)
-    files, for_ever = await serve_files(file_idle_timeout=0.3), asyncio.Event()
-    with raises_status(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
-        await files.UploadFile(then_wait([start(), *chunks(DATA)], for_ever), metadata=as_user("ann"), timeout=DEADLINE)
-    assert await behind.is_empty()
-
-
-async def test_twenty_uploads_at_once_do_not_mix(files: FileServiceStub, as_user: Any) -> None:
-    ann = as_user("ann")
-    contents = [some_bytes(3 * PART + n, seed=n) for n in range(20)]
-    stored = await asyncio.gather(*(upload(files, ann, whole(data, str(n))) for n, data in enumerate(contents)))
-    assert [file.filename for file in stored] == [str(n) for n in range(20)]
-    received = await asyncio.gather(*(download(files, ann, file.id) for file in stored))
-    assert [data for _, data in received] == contents
-
-
-async def test_more_uploads_than_the_process_has_memory_for_are_refused(
-    serve_files: Any, as_user: Any, behind: Behind
-) -> None:
-    files, first_may_end = await serve_files(file_max_uploads=1), asyncio.Event()
-
-    async def first() -> Any:
-        for request in whole(DATA)[:-1]:
-            yield request
-        await first_may_end.wait()
-        yield whole(DATA)[-1]
-
-    call = files.UploadFile(first(), metadata=as_user("ann"), timeout=DEADLINE)
-    await eventually(lambda: len(behind.parts()) == 3)
-    with raises_status(RESOURCE_EXHAUSTED, "OVERLOADED"):
-        await upload(files, as_user("ann"), whole(b"second"))
-    first_may_end.set()
-    await call
-    assert (await upload(files, as_user("ann"), whole(b"second"))).size_bytes == 6
-
-
 async def test_an_upload_needs_a_token(files: FileServiceStub, behind: Behind) -> None:
     with raises_status(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"):
         await upload(files, (), whole(DATA))
     assert await behind.is_empty()
-
-
-async def test_the_limits_are_told(serve_files: Any, as_user: Any) -> None:
-    files = await serve_files(file_max_bytes=5 * 2**40, file_max_open_uploads=3, file_idle_timeout=1.5)
-    limits = await files.GetUploadLimits(pb2.GetUploadLimitsRequest(), metadata=as_user("ann"))
-    assert limits.max_file_bytes == 5 * 2**40
-    assert limits.max_open_uploads == 3
-    assert limits.idle_timeout.ToTimedelta().total_seconds() == 1.5
-    largest = [start(), chunk(0, some_bytes(limits.max_chunk_bytes)), finish()]
-    assert (await upload(files, as_user("ann"), largest)).size_bytes == limits.max_chunk_bytes
