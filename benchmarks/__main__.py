@@ -61,8 +61,9 @@ def _arguments() -> argparse.Namespace:
     ):
         scenario = scenarios.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         _add_options(scenario, name, rounds, seconds)
-    arguments = parser.parse_args()
-    return arguments if arguments.scenario else parser.parse_args(["unary", *sys.argv[1:]])
+    given = sys.argv[1:]
+    names_none = not given or (given[0].startswith("-") and given[0] not in ("-h", "--help"))
+    return parser.parse_args(["unary", *given] if names_none else given)
 
 
 def _add_options(scenario: argparse.ArgumentParser, name: str, rounds: int, seconds: int) -> None:

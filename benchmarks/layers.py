@@ -40,7 +40,7 @@ class Layers:
 
     def show(self) -> None:
         """Print a table, and as the last line what the real service takes for a call."""
-        table = Table("layer", title="layers: processor time of the server's process", title_justify="left")
+        table = Table("layer")
         for heading in ("adds µs", "CPU µs/call", "calls/s"):
             table.add_column(heading, justify="right")
         for name, figures in self.figures.items():
@@ -51,6 +51,7 @@ class Layers:
                 f"{figures.cpu_us:.0f}",
                 f"{figures.requests_per_second:,.0f}",
             )
+        print("layers: processor time of the server's process for each call of GetAgent")
         print_table(table)
         bare, real = self.figures["bare"].cpu_us, self.figures["database"].cpu_us
         print(f"layers: {real:.0f} µs a call, of which grpc.aio alone takes {bare:.0f}")

@@ -36,13 +36,14 @@ class Contest:
 
     def show(self) -> None:
         """Print a table and, as the last line, the ratio and its goal."""
-        table = Table("server", title=f"{self.scenario}: {self.what}", title_justify="left")
+        table = Table("server")
         for heading in ("requests/s", "CPU µs/request", "p50 ms", "p99 ms"):
             table.add_column(heading, justify="right")
         for name, f in self.figures.items():
             table.add_row(
                 name, f"{f.requests_per_second:,.0f}", f"{f.cpu_us:,.0f}", f"{f.p50_ms:.1f}", f"{f.p99_ms:.1f}"
             )
+        print(f"{self.scenario}: {self.what}")
         print_table(table)
         word = "reached" if self.is_reached else "MISSED"
         print(f"{self.scenario}: {self.ratio:.2f} times the requests/s of {self.peer}; goal {self.goal:g}: {word}")
