@@ -76,10 +76,8 @@ class Suite:
 
             async def channel(address: str) -> grpc.aio.Channel:
                 opened = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-                try:
-                    await asyncio.wait_for(opened.channel_ready(), CONNECT_SECONDS)
-                except TimeoutError:
-                    raise NotRunning(f"nothing answers at {address}; start it with `make up`") from None
+                if not await _answers(opened):
+                    raise NotRunning(f"nothing answers at {address}; start it with `make up`")
                 return opened
 
             yield cls(
@@ -88,6 +86,18 @@ class Suite:
                 FileServiceStub(await channel(addresses.file)),
                 ChatServiceStub(await channel(addresses.chat)),
             )
+
+
+async def _answers(channel: grpc.aio.Channel) -> bool:
+    """Whether a gRPC server is at the other end; known at once where nobody listens."""
+    waited_for = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while (state := channel.get_state(try_to_connect=True)) in waited_for:
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return state == grpc.ChannelConnectivity.READY
 
 
 async def call(
