@@ -19,6 +19,7 @@ from services.cli.postgres_host import PostgresError
 from services.cli.processes import ProcessSpec
 from services.cli.readiness import file_exists, serving
 from services.cli.supervisor import Ended, Supervisor
+from services.kit.schema import has_schema
 
 EXIT_FAILED = 1
 EXIT_KILLED = 128 + signal.SIGINT
@@ -138,7 +139,9 @@ async def _supervise(settings: UpSettings, cluster: Cluster | None, output: Outp
         try:
             if cluster is not None:
                 await supervisor.start(cluster.spec)
-            await supervisor.run(ProcessSpec(name="migrate", argv=(*_PARLEY, "migrate"), env=environment))
+            # Asked first, as the start of a process that finds nothing to do takes a second.
+            if not await asyncio.to_thread(has_schema, environment["PARLEY_DATABASE_URL"]):
+                await supervisor.run(ProcessSpec(name="migrate", argv=(*_PARLEY, "migrate"), env=environment))
             await supervisor.start(*suite(settings, environment))
             output.say(welcome(settings, time.monotonic() - started))
             exit_code = await supervisor.wait()

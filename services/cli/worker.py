@@ -8,6 +8,7 @@ from services.auth.settings import AuthJobSettings
 from services.auth.wiring import open_auth_jobs
 from services.file.settings import FileJobSettings
 from services.file.wiring import open_file_jobs
+from services.kit.database import Database
 from services.kit.jobs import Job, run_worker
 from services.kit.logs import configure_logging
 from services.kit.process import run_until_signal
@@ -21,6 +22,9 @@ def run() -> int:
 
     async def work(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
+            db = await stack.enter_async_context(Database.open(auth))
+            if not await _ready_before(db, stop):
+                return
             jobs: list[Job] = [
                 *await stack.enter_async_context(open_auth_jobs(auth)),
                 *await stack.enter_async_context(open_file_jobs(file)),
@@ -28,6 +32,15 @@ def run() -> int:
             await run_worker(auth, jobs, stop=stop, ready=lambda: _say_ready(auth.data_dir))
 
     return run_until_signal(work)
+
+
+async def _ready_before(db: Database, stop: asyncio.Event) -> bool:
+    """Wait for the database and its schema; False if the worker is stopped before they are there."""
+    waits = [asyncio.create_task(db.wait_ready()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    return not stop.is_set()
 
 
 def _say_ready(data_dir: Path) -> None:

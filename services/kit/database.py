@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.kit.errors import DatabaseUnavailable, DomainError
+from services.kit.schema import REVISION, SchemaMissing, check_schema
 from services.kit.settings import DatabaseSettings
 
 log = structlog.get_logger()
@@ -116,11 +117,11 @@ class Database:
 
     @property
     def is_ready(self) -> bool:
-        """Whether PostgreSQL answered the last probe."""
+        """Whether PostgreSQL answered the last probe, and has the schema that this code needs."""
         return self._ready.is_set()
 
     async def wait_ready(self) -> None:
-        """Return once PostgreSQL answers."""
+        """Return once it is ready."""
         await self._ready.wait()
 
     def transaction(self) -> Scope:
@@ -141,7 +142,13 @@ class Database:
                         connection = await psycopg.AsyncConnection.connect(
                             libpq_url(self._url), autocommit=True, connect_timeout=CONNECT_TIMEOUT
                         )
+                    if not self.is_ready:
+                        await check_schema(connection)
                     await self._probe(connection)
+                except SchemaMissing:
+                    if not said_away:
+                        log.warning("database without the schema, waiting for `parley migrate`", revision=REVISION)
+                        said_away = True
                 except (psycopg.Error, OSError, TimeoutError) as error:
                     self._ready.clear()
                     if not said_away:

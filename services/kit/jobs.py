@@ -5,6 +5,7 @@ written to be repeatable. procrastinate keeps the queue, in the schema `jobs` of
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def _register(app: procrastinate.App, job: Job) -> None:
         except Exception as error:
             log.warning("job failed", job=job.name, fault=describe_fault(error))
             raise
-        log.info("job done", job=job.name)
+        log.log(logging.DEBUG if job.cron else logging.INFO, "job done", job=job.name)
 
     retry = procrastinate.RetryStrategy(max_attempts=MAX_ATTEMPTS, exponential_wait=2)
     task: Any = app.task(name=job.name, retry=retry)(run)

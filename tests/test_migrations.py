@@ -1,0 +1,61 @@
+"""The database's history."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from services.kit import schema
+from services.migrations import migrate, newest_revision
+
+VERSIONS = Path(__file__).parent.parent / "services" / "migrations" / "versions"
+
+
+@pytest.fixture
+def empty_url(database_url: str) -> str:
+    """A database without a single table of ours."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for name in ("chat", "file", "agent", "auth", "jobs"):
+            connection.execute(f"DROP SCHEMA {name} CASCADE")
+        connection.execute("DROP TABLE alembic_version")
+    return database_url
+
+
+def test_services_wait_for_the_newest_revision() -> None:
+    assert newest_revision() == schema.REVISION
+
+
+def test_revisions_are_one_line_that_sorts_as_text() -> None:
+    files = sorted(VERSIONS.glob("*.py"))
+    previous = None
+    for path in files:
+        source = path.read_text()
+        revision = re.search(r'^revision = "(\d{4})"$', source, re.MULTILINE)
+        down = re.search(r'^down_revision = (None|"(\d{4})")$', source, re.MULTILINE)
+        assert revision
+        assert down
+        assert down[2] == previous
+        assert path.name.startswith(revision[1])
+        previous = revision[1]
+
+
+async def test_five_migrations_at_once_on_an_empty_database_make_one(empty_url: str, tmp_path: Path) -> None:
+    assert not schema.has_schema(empty_url)
+    environment = {"PARLEY_DATABASE_URL": empty_url, "PARLEY_DATA_DIR": str(tmp_path)}
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.cli", "migrate", env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        for _ in range(5)
+    ]
+    said = [(await process.communicate())[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 5, said
+    assert sum("before at none" in text for text in said) == 1
+    assert schema.has_schema(empty_url)
+
+
+def test_a_second_migration_changes_nothing(database_url: str) -> None:
+    assert migrate(database_url) == (schema.REVISION, schema.REVISION)
