@@ -3,26 +3,34 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
+from sqlalchemy import text as sql
 
 from parley.chat.v1 import chat_service_pb2 as pb2
 from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
 from services.chat.settings import ChatSettings
 from services.chat.wiring import open_chat
+from services.kit.access import TokenVerifier
+from services.kit.database import Database
+from services.kit.server import running
+from tests.support import AUDIENCE, ISSUER
 
 Metadata = tuple[tuple[str, str], ...]
 WAIT = 10.0
 
 
 class Stream:
-    """A client's end of Connect that waits for what it expects, with a deadline."""
+    """A client's end of Connect that waits for what it expects, with a deadline, and keeps events and who was there."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
         self.events: list[pb2.Event] = []
+        self.present: list[str] = []
         self.connection_id = ""
 
     async def write(self, **intent: Any) -> None:
@@ -49,6 +57,8 @@ class Stream:
             response = await self.call.read()
         assert response is not grpc.aio.EOF, f"the stream ended with {await self.call.code()}"
         self.events += response.events
+        if response.presence.change == pb2.Presence.CHANGE_PRESENT:
+            self.present.append(response.presence.user_id)
         return response  # type: ignore[no-any-return]  # gRPC's read is untyped
 
     async def notice(self, name: str, **fields: Any) -> Any:
@@ -92,9 +102,20 @@ class Chat:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub = ChatServiceStub(channel)
+        self._channel = channel
+
+    async def close(self) -> None:
+        """Cut the connection."""
+        await self._channel.close()
 
     async def create_room(self, who: Metadata, name: str = "plans", **fields: Any) -> str:
         return (await self.stub.CreateRoom(pb2.CreateRoomRequest(name=name, **fields), metadata=who)).room.id
+
+    async def room_of(self, *people: Metadata) -> str:
+        """A room whose creator is the first of its members."""
+        room_id = await self.create_room(people[0])
+        await self.join(room_id, *people[1:])
+        return room_id
 
     async def join(self, room_id: str, *everybody: Metadata) -> None:
         for who in everybody:
@@ -111,6 +132,10 @@ class Chat:
         request = pb2.ListMessagesRequest(room_id=room_id, **fields)
         return list((await self.stub.ListMessages(request, metadata=who)).messages)
 
+    def raw_connect(self, who: Metadata) -> Any:
+        """A Connect call that sends and gives bytes as they are."""
+        return self._channel.stream_stream("/parley.chat.v1.ChatService/Connect")(metadata=who)
+
     @asynccontextmanager
     async def connect(self, who: Metadata, *cursors: tuple[str, int], hello: bool = True) -> AsyncIterator[Stream]:
         """A Connect stream that has said hello; cancelled at the end."""
@@ -124,12 +149,32 @@ class Chat:
             call.cancel()
 
 
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Return once it holds."""
+    async with asyncio.timeout(WAIT):
+        while not await holds():  # noqa: ASYNC110  # what is waited for is in another process: the database
+            await asyncio.sleep(0.02)
+
+
+async def store_messages(database: Database, room_id: str, user_id: UUID, count: int, text: str = "hi") -> None:
+    """Put messages into an empty room at once, as sending them would."""
+    rows = (
+        "INSERT INTO chat.messages (id, room_id, sequence, user_id, client_message_id, text, create_time)"
+        " SELECT gen_random_uuid(), :room, n, :user, 'stored ' || n, :text, now() FROM generate_series(1, :count) n"
+    )
+    async with database.transaction() as tx:
+        await tx.execute(sql(rows), {"room": room_id, "user": user_id, "count": count, "text": text})
+        await tx.execute(
+            sql("UPDATE chat.rooms SET last_sequence = :count WHERE id = :room"), {"room": room_id, "count": count}
+        )
+
+
 StartChat = Callable[..., Awaitable[Chat]]
 
 
 @pytest.fixture
 async def start_chat(settings: Any, serve: Any) -> StartChat:
-    """Starts another chat server on this test's database, as in `await start_chat(chat_max_subscriptions=2)`."""
+    """Starts chat servers on this test's database, with the settings given."""
 
     async def start(**values: Any) -> Chat:
         return Chat(await serve(open_chat, settings(ChatSettings, chat_port=0, **values)))
@@ -144,13 +189,7 @@ async def chat(start_chat: StartChat) -> Chat:
 
 @pytest.fixture
 async def stoppable_chat(settings: Any, keys: Any) -> AsyncIterator[Any]:
-    """Starts servers that the test stops itself: `stop, chat = await stoppable_chat()`."""
-    from dataclasses import replace
-
-    from services.kit.access import TokenVerifier
-    from services.kit.server import running
-    from tests.support import AUDIENCE, ISSUER
-
+    """Starts servers that the test stops itself: gives what stops it, and the server."""
     async with AsyncExitStack() as everything:
 
         async def start(**values: Any) -> tuple[Callable[[], Awaitable[None]], Chat]:

@@ -1,6 +1,7 @@
 """One Connect stream: what its client wants, done one after the other, and what it is told, in an outbox."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -32,6 +33,7 @@ from services.kit.errors import DomainError
 from services.kit.ids import uuid7
 
 LAST_ACKS_SECONDS = 10.0
+INTRODUCTION_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Conversation:
         self._subscriptions: dict[UUID, tuple[Subscription, asyncio.Task[None]]] = {}
         self._presence: dict[tuple[UUID, UUID], Change] = {}
         self._presence_changed = asyncio.Event()
+        self._telling = asyncio.Lock()
         self._teller: asyncio.Task[None] | None = None
 
     async def handle(self, intent: Intent | None) -> None:
@@ -138,8 +141,8 @@ class Conversation:
         except BaseException:
             followed.close()
             raise
-        self._shared.presence.enter(Connection(self._id, room_id, self._user_id), self._note_presence)
-        self._subscriptions[room_id] = subscription, self._tasks.create_task(self._carry(subscription))
+        introduced = self._shared.presence.enter(Connection(self._id, room_id, self._user_id), self._note_presence)
+        self._subscriptions[room_id] = subscription, self._tasks.create_task(self._carry(subscription, introduced))
 
     async def _unsubscribe(self, room_id: UUID) -> None:
         await self._end(room_id)
@@ -159,9 +162,15 @@ class Conversation:
         finally:
             self._sending.settle()
 
-    async def _carry(self, subscription: Subscription) -> None:
+    async def _carry(self, subscription: Subscription, introduced: asyncio.Event) -> None:
+        async def introduce() -> None:
+            with suppress(TimeoutError):  # Messages do not wait for presence for long.
+                async with asyncio.timeout(INTRODUCTION_SECONDS):
+                    await introduced.wait()
+            await self._tell_changes()
+
         try:
-            await subscription.run()
+            await subscription.run(introduce)
         except DomainError as reason:
             self._subscriptions.pop(subscription.room_id, None)
             self._release(subscription)
@@ -196,6 +205,10 @@ class Conversation:
         while True:
             await self._presence_changed.wait()
             self._presence_changed.clear()
+            await self._tell_changes()
+
+    async def _tell_changes(self) -> None:
+        async with self._telling:  # One at a time, so that they stay in order.
             changes, self._presence = self._presence, {}
             for (room_id, user_id), change in changes.items():
                 if room_id in self._subscriptions:

@@ -49,7 +49,7 @@ Tell = Callable[[UUID, UUID, Change], None]
 class _Listener:
     user_id: UUID
     tell: Tell
-    introduced: bool = False
+    introduced: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -78,20 +78,22 @@ class Presence:
         self._last_beat: float | None = None
         self._reap_from = 0.0
 
-    def enter(self, connection: Connection, tell: Tell) -> None:
+    def enter(self, connection: Connection, tell: Tell) -> asyncio.Event:
         """A stream follows a room: tell it who is there, then what changes, all but its own user.
 
-        Entering again starts over with who is there.
+        The event that is returned is set once it has been told who is there: who comes after that, joins. Entering
+        again starts over with who is there.
         """
         room_id, key = connection.room_id, (connection.id, connection.room_id)
         if room_id not in self._rooms:
             self._rooms[room_id] = _Room(self._bus.subscribe(_topic(room_id), lambda _: self._look_soon([room_id])))
-        self._rooms[room_id].listeners[connection.id] = _Listener(connection.user_id, tell)
+        listener = self._rooms[room_id].listeners[connection.id] = _Listener(connection.user_id, tell)
         if key not in self._here:
             self._here[key] = connection
             if self._to_delete.pop(key, None) is None:
                 self._to_insert[key] = connection
         self._look_soon([room_id])
+        return listener.introduced
 
     def leave(self, connection_id: UUID, room_id: UUID) -> None:
         """A stream follows a room no longer. Without effect if it did not."""
@@ -213,11 +215,11 @@ def _tell_changes(room_id: UUID, room: _Room, users: set[UUID]) -> None:
     joined, left = users - room.present, room.present - users
     room.present = users
     for listener in room.listeners.values():
-        if listener.introduced:
+        if listener.introduced.is_set():
             told = [(user, Change.JOINED) for user in joined] + [(user, Change.LEFT) for user in left]
         else:
             told = [(user, Change.PRESENT) for user in users]
-            listener.introduced = True
+            listener.introduced.set()
         for user_id, change in told:
             if user_id != listener.user_id:
                 listener.tell(room_id, user_id, change)

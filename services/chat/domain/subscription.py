@@ -1,11 +1,11 @@
 """One room on one stream: its events in order, with the acks of this stream's own messages in their place."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from services.chat.domain.following import FollowedRoom
-from services.chat.domain.notices import Ack, Events, RoomGap
+from services.chat.domain.notices import Ack, Events, RoomCaughtUp, RoomGap
 from services.chat.domain.outbox import Outbox
 from services.chat.models import Event, Message
 
@@ -50,12 +50,17 @@ class Subscription:
         self._no_acks_wait = asyncio.Event()
         self._no_acks_wait.set()
 
-    async def run(self) -> None:
-        """Carry until cancelled. Raises NotAMember when the membership ends."""
+    async def run(self, introduce: Callable[[], Awaitable[None]]) -> None:
+        """Carry until cancelled; before the client is told that it has caught up, `introduce` it to who is there.
+
+        Raises NotAMember when the membership ends.
+        """
         async for notice in self.followed:
             if isinstance(notice, Events):
                 await self._carry(notice.events)
                 continue
+            if isinstance(notice, RoomCaughtUp):
+                await introduce()
             await self._outbox.put(notice)
             if isinstance(notice, RoomGap):
                 await self._advance(notice.last)
