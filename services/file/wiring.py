@@ -40,12 +40,15 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
             piece_bytes=settings.file_download_chunk_bytes,
             max_in_the_process=settings.file_max_downloads,
         )
-        yield Service(
-            name="file",
-            registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, Files(db, clock=utc_now)))],
-            verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
-            is_ready=lambda: db.is_ready,
-        )
+        try:
+            yield Service(
+                name="file",
+                registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, Files(db, clock=utc_now)))],
+                verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+                is_ready=lambda: db.is_ready,
+            )
+        finally:
+            await uploads.settle()
 
 
 @asynccontextmanager

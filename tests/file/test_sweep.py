@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,13 +15,17 @@ import pytest
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from services.file.domain.parts import PartWriter
+from services.file.domain.upload import UploadLimits
+from services.file.domain.uploads import Uploads
 from services.file.jobs import REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
 from services.file.settings import FileJobSettings
 from services.file.store import Folder, StoreFailed, open_parts
+from services.file.values import Chunk, Start
 from services.file.wiring import open_file_jobs
 from services.kit.database import Database
 from services.kit.ids import utc_now
 from tests.file.steps import (
+    DEADLINE,
     PART,
     Behind,
     chunks,
@@ -216,3 +222,35 @@ async def test_what_the_store_does_not_remove_now_is_removed_by_a_later_run(
     assert len(behind.parts()) == 4
     await run_jobs()
     assert await behind.is_empty()
+
+
+async def test_an_upload_is_removed_although_its_client_goes_away_meanwhile(
+    database: Database, as_user: Any, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing, go_on, delete = threading.Event(), threading.Event(), Folder.delete
+
+    def slow_delete(self: Folder, keys: Sequence[str]) -> None:
+        removing.set()
+        go_on.wait(DEADLINE)
+        delete(self, keys)
+
+    monkeypatch.setattr(Folder, "delete", slow_delete)
+    hour, user_id = timedelta(hours=1), as_user.id("ann")
+    limits = UploadLimits(len(DATA), PART, 1, 1, idle_timeout=hour, heartbeat=hour)
+    async with open_parts(behind.folder.as_uri(), threads=1) as store:
+        uploads = Uploads(database, store, clock=utc_now, limits=limits)
+
+        async def receive() -> None:
+            async with uploads.upload_file(user_id) as upload:
+                await upload.take(Start("notes.bin", "", None))
+                await upload.take(Chunk(0, DATA, None))
+
+        receiving = asyncio.create_task(receive())
+        await eventually(removing.is_set)
+        receiving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        go_on.set()
+        await uploads.settle()
+    assert await behind.is_empty()
+    uploads.begin(user_id)  # its place is free again

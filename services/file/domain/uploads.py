@@ -1,5 +1,6 @@
 """The uploads of this process, one to a stream or several."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,7 @@ class Uploads:
         self._store = store
         self._clock = clock
         self._count = 0
+        self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def upload_file(self, user_id: UUID) -> AsyncIterator[Upload]:
@@ -63,7 +65,20 @@ class Uploads:
         return Upload(user_id, parts, self.limits, self._clock)
 
     async def end(self, upload: Upload) -> None:
-        """The upload is over, one way or the other."""
+        """The upload is over, one way or the other.
+
+        The caller may be cancelled: a client that goes away while its upload is removed must not stop that.
+        """
+        ending = asyncio.create_task(self._end(upload))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
+
+    async def settle(self) -> None:
+        """Wait for uploads that are being removed though their callers are gone."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _end(self, upload: Upload) -> None:
         try:
             await upload.close()
         finally:
