@@ -238,7 +238,9 @@ Global___Gap: _TypeAlias = Gap  # noqa: Y015
 
 @_typing.final
 class Presence(_message.Message):
-    """Who is connected to a room has changed. Presence is a matter of now: it is not stored and has no sequence."""
+    """Who is connected to a room has changed. Presence is a matter of now: it is not stored and has no sequence. A user is
+    present while at least one of the user's Connect streams follows the room. A stream is not told of its own user.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -251,7 +253,7 @@ class Presence(_message.Message):
         CHANGE_UNSPECIFIED: Presence._Change.ValueType  # 0
         """Never sent."""
         CHANGE_PRESENT: Presence._Change.ValueType  # 1
-        """Was there already when this stream subscribed."""
+        """Was there already when this stream subscribed; told before the room's `caught_up`."""
         CHANGE_JOINED: Presence._Change.ValueType  # 2
         """Opened the first connection to the room."""
         CHANGE_LEFT: Presence._Change.ValueType  # 3
@@ -263,7 +265,7 @@ class Presence(_message.Message):
     CHANGE_UNSPECIFIED: Presence.Change.ValueType  # 0
     """Never sent."""
     CHANGE_PRESENT: Presence.Change.ValueType  # 1
-    """Was there already when this stream subscribed."""
+    """Was there already when this stream subscribed; told before the room's `caught_up`."""
     CHANGE_JOINED: Presence.Change.ValueType  # 2
     """Opened the first connection to the room."""
     CHANGE_LEFT: Presence.Change.ValueType  # 3

@@ -181,8 +181,13 @@ class ChatServiceServicer:
         """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`. A failure
         that concerns one message or room is a `nack` and the stream goes on.
 
-        The sender's own stream gets the `ack` of a message and not its event; the sender's other streams get the event.
-        Reasons: HELLO_EXPECTED, VALIDATION_FAILED; in a `nack` also ROOM_NOT_FOUND, NOT_A_MEMBER, CURSOR_INVALID,
+        The sender's own stream gets the `ack` of a message and not its event; the sender's other streams get the event. On a
+        stream that follows the room, the ack stands where the event would: the last sequence that the client was given, by
+        an event or an ack, is its cursor.
+
+        A client that half-closes gets the answers to all that it sent, then OK. One that has got `go_away` should do so; when
+        it has not after a moment, the stream ends with SHUTTING_DOWN, and what was not answered is to be sent again.
+        Reasons: HELLO_EXPECTED, VALIDATION_FAILED, SHUTTING_DOWN; in a `nack` also ROOM_NOT_FOUND, NOT_A_MEMBER, CURSOR_INVALID,
         CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
