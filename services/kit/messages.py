@@ -11,7 +11,6 @@ from services.kit.errors import FieldViolation, RequestMalformed, ValidationFail
 
 M = TypeVar("M", bound=Message)
 
-MAX_VIOLATIONS = 20
 _validator = protovalidate.Validator()
 
 
@@ -38,9 +37,9 @@ class Decoder(Generic[M]):
 def check(message: Message, *, may_hold_nul: bool = True) -> None:
     """Raises ValidationFailed if a message breaks the rules in its proto or has NUL in a string."""
     if found := violations(message):
-        raise ValidationFailed(fields=found[:MAX_VIOLATIONS])
+        raise ValidationFailed(fields=found)
     if may_hold_nul and (fields := list(_strings_with_nul(message, ""))):
-        raise ValidationFailed(fields=[FieldViolation(f, "must not contain U+0000") for f in fields[:MAX_VIOLATIONS]])
+        raise ValidationFailed(fields=[FieldViolation(f, "must not contain U+0000") for f in fields])
 
 
 def violations(message: Message) -> list[FieldViolation]:

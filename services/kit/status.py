@@ -13,6 +13,11 @@ from services.kit import errors
 
 DOMAIN = "parley"
 
+# A client takes 8 KiB of trailers, and the status is in them twice: as text, and in base64.
+MAX_VIOLATIONS = 10
+MAX_FIELD_CHARACTERS = 100
+MAX_TEXT_CHARACTERS = 200
+
 _CODES: tuple[tuple[type[errors.DomainError], grpc.StatusCode], ...] = (
     (errors.InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.OutOfRange, grpc.StatusCode.OUT_OF_RANGE),
@@ -53,7 +58,10 @@ def _details(error: errors.DomainError) -> Iterator[Message]:
     if error.fields:
         yield details_pb2.BadRequest(
             field_violations=[
-                details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.fields
+                details_pb2.BadRequest.FieldViolation(
+                    field=_short(v.field, MAX_FIELD_CHARACTERS), description=_short(v.description, MAX_TEXT_CHARACTERS)
+                )
+                for v in error.fields[:MAX_VIOLATIONS]
             ]
         )
     if error.quota:
@@ -66,6 +74,10 @@ def _details(error: errors.DomainError) -> Iterator[Message]:
         delay = duration_pb2.Duration()
         delay.FromTimedelta(error.retry_after)
         yield details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _short(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def _packed(message: Message) -> any_pb2.Any:

@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 from google.protobuf import struct_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.rpc.error_details_pb2 import BadRequest
 
 from parley.agent.v1 import agent_service_pb2 as agent_pb2
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.chat.v1 import chat_service_pb2 as chat_pb2
 from parley.file.v1 import file_service_pb2 as file_pb2
 from services.kit.errors import RequestMalformed, ValidationFailed
-from services.kit.messages import MAX_VIOLATIONS, Decoder, check
+from services.kit.messages import Decoder, check
+from services.kit.status import MAX_VIOLATIONS, to_rpc_status
+from tests.support import detail
 
 ROOM = "0198c0de-0000-7000-8000-000000000001"
 
@@ -46,11 +49,18 @@ def test_a_required_choice_is_named() -> None:
     assert fields_of(caught.value) == ["intent"]
 
 
-def test_violations_are_told_up_to_a_bound() -> None:
-    cursors = [chat_pb2.ConnectRequest.Subscribe(room_id="no id")] * 90
+def test_a_status_stays_small_enough_for_its_trailers_whatever_was_wrong() -> None:
+    request = agent_pb2.CreateAgentRequest(name="nnn", model_name="echo-1", system_prompt="long enough")
+    for number in range(90):
+        request.config.fields["key" * 900 + str(number)].string_value = "a\0b"
     with pytest.raises(ValidationFailed) as caught:
-        check(chat_pb2.ConnectRequest(hello=chat_pb2.ConnectRequest.Hello(cursors=cursors)))
-    assert len(caught.value.fields) == MAX_VIOLATIONS
+        check(request)
+    assert len(caught.value.fields) == 90
+    status = to_rpc_status(caught.value)
+    assert status.ByteSize() < 4096
+    bad = detail(status, BadRequest)
+    assert bad is not None
+    assert len(bad.field_violations) == MAX_VIOLATIONS
 
 
 @pytest.mark.parametrize("raw", [b"\x0a\x7f", b"\x0a\x02\xff\xfe", b"\xff", b"\x0b"])
