@@ -64,7 +64,7 @@ class TokenVerifier:
             raise TokenInvalid
         try:
             header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError) as error:
             raise TokenInvalid from error
         kid = header.get("kid")
         if header.get("alg") != ALGORITHM or header.get("typ") != TOKEN_TYPE or not isinstance(kid, str):

@@ -198,16 +198,29 @@ async def test_a_stream_that_ends_while_it_reads_leaves_no_task_and_no_forgotten
 
 
 async def test_a_stream_whose_write_was_cut_short_still_ends_with_its_status(start: Start, token: Metadata) -> None:
-    async def cut(stream: Any, _call: Any) -> None:
-        await stream.requests.receive()
+    async def begin_to_send_and_give_up(stream: Any, _call: Any) -> None:
+        async for _ in stream.requests:
+            pass
         sending = asyncio.ensure_future(stream.send(pb2.UploadFilesResponse(key="a" * 100_000)))
-        await asyncio.sleep(0)
+        for _ in range(3):  # Until gRPC has the message, and not until it has said so.
+            await asyncio.sleep(0)
         sending.cancel()
-        await asyncio.wait((sending,))
         raise FileTooLarge
 
-    stub = pb2_grpc.FileServiceStub(await start(UploadFiles=cut))
-    call = stub.UploadFiles(iter([started("a")]), metadata=token, timeout=5)
-    with raises_status(StatusCode.RESOURCE_EXHAUSTED, "FILE_TOO_LARGE"):
-        async for _ in call:
-            pass
+    stub = pb2_grpc.FileServiceStub(await start(UploadFiles=begin_to_send_and_give_up))
+    for _ in range(20):
+        call = stub.UploadFiles(iter([started("a")]), metadata=token, timeout=5)
+        with raises_status(StatusCode.RESOURCE_EXHAUSTED, "FILE_TOO_LARGE"):
+            async for _ in call:
+                pass
+
+
+async def test_a_client_that_still_sends_to_an_unknown_method_sees_that_it_is_unknown(start: Start) -> None:
+    channel: Any = await start()
+    for _ in range(50):
+        call = channel.stream_unary("/parley.file.v1.FileService/Burn")(timeout=10)
+        with raises_status(StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN"):
+            for message in chunks():
+                await call.write(message.SerializeToString())
+            await call.done_writing()
+            await call
