@@ -11,8 +11,8 @@ from services.file.wiring import open_file_jobs
 from services.kit.database import Database
 from services.kit.jobs import Job, run_worker
 from services.kit.logs import configure_logging
-from services.kit.process import run_until_signal
-from services.kit.settings import load
+from services.kit.process import refuse, run_until_signal
+from services.kit.settings import SettingUnusable, load
 
 
 def run() -> int:
@@ -31,7 +31,10 @@ def run() -> int:
             ]
             await run_worker(auth, jobs, stop=stop, ready=lambda: _say_ready(auth.data_dir))
 
-    return run_until_signal(work)
+    try:
+        return run_until_signal(work)
+    except SettingUnusable as unusable:
+        return refuse(unusable)
 
 
 async def _ready_before(db: Database, stop: asyncio.Event) -> bool:

@@ -6,7 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.file.v1 import file_service_pb2 as pb2
-from services.file.values import Chunk, Finish, Piece, Start, Step, StoredFile
+from services.file.models import Chunk, Finish, Piece, Start, Step, StoredFile
 from services.kit.errors import DomainError, ValidationFailed
 from services.kit.status import to_stream_status
 

@@ -7,8 +7,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.file.models import FileTable, PartTable, UploadState, UploadTable
-from services.file.values import Part, StoredFile
+from services.file.models import FileTable, Part, PartTable, StoredFile, UploadState, UploadTable
 from services.kit.pages import Page, PageRequest
 
 _FILE = tuple(getattr(FileTable, name) for name in StoredFile._fields)

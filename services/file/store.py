@@ -17,8 +17,9 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from services.file.values import Part
+from services.file.models import Part
 from services.kit.ids import uuid7
+from services.kit.settings import SettingUnusable
 
 T = TypeVar("T")
 Bytes = bytes | bytearray
@@ -178,8 +179,11 @@ class PartStore:
 
 @asynccontextmanager
 async def open_parts(url: str, *, threads: int) -> AsyncIterator[PartStore]:
-    """The store at a URL, used with so many threads. A folder is created; raises OSError if that cannot be."""
-    store = await asyncio.to_thread(_opened, url)
+    """The store at a URL, used with so many threads. A folder is created. Raises SettingUnusable."""
+    try:
+        store = await asyncio.to_thread(_opened, url)
+    except (OSError, BaseError, ValueError) as error:
+        raise SettingUnusable(f"PARLEY_FILE_STORE_URL: the store cannot be opened: {_summary(error)}") from error
     pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
     try:
         yield PartStore(store, pool)

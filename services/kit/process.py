@@ -12,7 +12,7 @@ import uvloop
 
 from services.kit.logs import configure_logging
 from services.kit.server import AddressUnusable, PortTaken, Service, serve_until_stopped
-from services.kit.settings import EXIT_BAD_SETTINGS, ServiceSettings, load
+from services.kit.settings import EXIT_BAD_SETTINGS, ServiceSettings, SettingUnusable, load
 
 S = TypeVar("S", bound=ServiceSettings)
 Wiring = Callable[[S], AbstractAsyncContextManager[Service]]
@@ -35,9 +35,17 @@ def run_service(name: str, settings_type: type[S], wiring: Wiring[S]) -> int:
     except PortTaken as taken:
         sys.stderr.write(f"parley: {taken} is taken: stop what listens there, or set PARLEY_{name.upper()}_PORT\n")
         return EXIT_PORT_TAKEN
+    except SettingUnusable as unusable:
+        return refuse(unusable)
     except AddressUnusable as unusable:
         sys.stderr.write(f"parley: {unusable}: set PARLEY_LISTEN_HOST or PARLEY_{name.upper()}_PORT\n")
         return EXIT_BAD_SETTINGS
+
+
+def refuse(unusable: SettingUnusable) -> int:
+    """Say what is wrong with a setting; the exit code."""
+    sys.stderr.write(f"parley: {unusable}\n")
+    return EXIT_BAD_SETTINGS
 
 
 def run_until_signal(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:

@@ -84,6 +84,13 @@ class ServiceSettings(DatabaseSettings):
         return timedelta(seconds=self.drain_seconds)
 
 
+class SettingUnusable(Exception):
+    """A setting is well formed but leads nowhere: a folder that cannot be made, a key that opens nothing.
+
+    The text names the setting. A process that meets it at its start says it as its last line and ends with exit code 2.
+    """
+
+
 def load(kind: type[S]) -> S:
     """Read settings from the environment. A wrong or missing value is one clear line each on stderr and exit 2."""
     try:
@@ -99,7 +106,7 @@ def load(kind: type[S]) -> S:
 
 def _described(path: tuple[int | str, ...], kind: str, message: str) -> str:
     name = PREFIX + "_".join(str(part) for part in path).upper()
-    return f"{name}: {'is not set' if kind == 'missing' else message}"
+    return f"{name}: {'is not set' if kind == 'missing' else message.removeprefix('Value error, ')}"
 
 
 def warn_unknown_variables(kinds: Iterable[type[BaseSettings]], environment: Mapping[str, str]) -> None:

@@ -31,6 +31,7 @@ class Requests(Generic[Req]):
         self._decoder = decoder
         self._answers = answers
         self._reading: asyncio.Task[Any] | None = None
+        self._fell_silent = False
         self.ended = False
         """Whether the client has half-closed."""
 
@@ -59,6 +60,7 @@ class Requests(Generic[Req]):
         else:
             done, _ = await asyncio.wait((self._reading,), timeout=seconds)
             if not done:
+                self._fell_silent = True
                 raise CallTooLong("Nothing came from the client for too long.")
             raw = self._reading.result()
         self._reading = None
@@ -74,7 +76,12 @@ class Requests(Generic[Req]):
         """
         ends_at = monotonic() + DRAIN_SECONDS
         passed_over = 0
-        while not self.ended and passed_over < DRAIN_BYTES and (left := ends_at - monotonic()) > 0:
+        while (
+            not self.ended
+            and not self._fell_silent
+            and passed_over < DRAIN_BYTES
+            and (left := ends_at - monotonic()) > 0
+        ):
             try:
                 raw = await self._read(min(left, QUIET_SECONDS) if self._answers else left)
             except CallTooLong:

@@ -18,9 +18,9 @@ from services.file.domain.parts import PartWriter
 from services.file.domain.upload import UploadLimits
 from services.file.domain.uploads import Uploads
 from services.file.jobs import REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.models import Chunk, Start
 from services.file.settings import FileJobSettings
 from services.file.store import Folder, StoreFailed, open_parts
-from services.file.values import Chunk, Start
 from services.file.wiring import open_file_jobs
 from services.kit.database import Database
 from services.kit.ids import utc_now

@@ -14,13 +14,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from services.kit import base64url
+from services.kit.settings import SettingUnusable
 
 SECRET_BYTES = 32
+OTHER_SECRET = "PARLEY_AUTH_SECRET_KEY is not the one that the keys in the database were encrypted with"
 _NONCE_BYTES = 12
-
-
-class SecretUnusable(Exception):
-    """The secret key is not 32 bytes in base64, or is not the one that encrypted the keys in the database."""
 
 
 class Secret:
@@ -28,17 +26,17 @@ class Secret:
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != SECRET_BYTES:
-            raise SecretUnusable(f"PARLEY_AUTH_SECRET_KEY must be {SECRET_BYTES} bytes in base64, not {len(secret)}")
+            raise SettingUnusable(f"PARLEY_AUTH_SECRET_KEY must be {SECRET_BYTES} bytes in base64, not {len(secret)}")
         self._box = AESGCM(_derived(secret, b"parley signing keys at rest"))
         self._tokens = _derived(secret, b"parley refresh tokens")
 
     @classmethod
     def from_base64(cls, text: str) -> "Secret":
-        """The secret that a setting gives. Raises SecretUnusable."""
+        """The secret that a setting gives. Raises SettingUnusable."""
         try:
             return cls(base64.b64decode(text, validate=True))
         except binascii.Error as error:
-            raise SecretUnusable("PARLEY_AUTH_SECRET_KEY is not base64") from error
+            raise SettingUnusable("PARLEY_AUTH_SECRET_KEY is not base64") from error
 
     @classmethod
     def from_file(cls, path: Path) -> "Secret":
@@ -65,11 +63,13 @@ class Secret:
         return nonce + self._box.encrypt(nonce, plain, context.encode())
 
     def decrypt(self, sealed: bytes, context: str) -> bytes:
-        """What was encrypted. Raises SecretUnusable."""
+        """What was encrypted. Raises SettingUnusable."""
         try:
             return self._box.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
         except InvalidTag as error:
-            raise SecretUnusable("the signing keys in the database were encrypted with another secret key") from error
+            raise SettingUnusable(
+                "PARLEY_AUTH_SECRET_KEY is not the one that the signing keys in the database were encrypted with"
+            ) from error
 
     def successor(self, refresh_token: str) -> str:
         """The one refresh token that a token is exchanged for.

@@ -11,9 +11,9 @@ import google_crc32c
 
 from services.file.domain.failures import told_to_the_client
 from services.file.errors import FileNotFound, RangeInvalid
+from services.file.models import Part, Piece, StoredFile
 from services.file.repository import FileRows, UploadRows
 from services.file.store import PartLost, PartStore
-from services.file.values import Part, Piece, StoredFile
 from services.kit.database import Database
 from services.kit.errors import Overloaded
 

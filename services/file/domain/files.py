@@ -5,8 +5,8 @@ from datetime import datetime
 from uuid import UUID
 
 from services.file.errors import FileNotFound
+from services.file.models import StoredFile
 from services.file.repository import FileRows
-from services.file.values import StoredFile
 from services.kit.database import Database
 from services.kit.pages import Page, PageRequest
 

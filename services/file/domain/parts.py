@@ -11,10 +11,9 @@ import structlog
 
 from services.file.domain.failures import told_to_the_client
 from services.file.domain.removal import remove_discarded
-from services.file.models import UploadState
+from services.file.models import Part, StoredFile, UploadState
 from services.file.repository import FileRows, UploadRows
 from services.file.store import PartStore, StoreFailed
-from services.file.values import Part, StoredFile
 from services.kit.database import Database
 from services.kit.errors import CallTooLong, DatabaseUnavailable
 from services.kit.ids import uuid7

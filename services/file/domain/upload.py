@@ -18,7 +18,7 @@ from services.file.errors import (
     UploadIncomplete,
     UploadOutOfTurn,
 )
-from services.file.values import Chunk, Finish, Start, Step, StoredFile
+from services.file.models import Chunk, Finish, Start, Step, StoredFile
 from services.kit.ids import uuid7
 
 log = structlog.get_logger()

@@ -10,8 +10,8 @@ from uuid import UUID
 from services.file.domain.parts import PartWriter
 from services.file.domain.upload import Upload, UploadLimits
 from services.file.errors import TooManyOpenUploads, UploadIncomplete, UploadOutOfTurn
+from services.file.models import Start, Step, StoredFile
 from services.file.store import PartStore
-from services.file.values import Start, Step, StoredFile
 from services.kit.database import Database
 from services.kit.errors import DomainError, Overloaded
 
