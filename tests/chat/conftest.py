@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import grpc
+import psycopg
 import pytest
 from sqlalchemy import text as sql
+from sqlalchemy.engine import make_url
 
 from parley.chat.v1 import chat_service_pb2 as pb2
 from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
@@ -167,6 +169,20 @@ async def store_messages(database: Database, room_id: str, user_id: UUID, count:
         await tx.execute(
             sql("UPDATE chat.rooms SET last_sequence = :count WHERE id = :room"), {"room": room_id, "count": count}
         )
+
+
+@asynccontextmanager
+async def database_away(url: str, server: str) -> AsyncIterator[None]:
+    """Nobody can connect to the database, and nobody is connected."""
+    name = make_url(url).database
+    admin_url = make_url(server).set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        try:
+            yield
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 
 StartChat = Callable[..., Awaitable[Chat]]

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from parley.chat.v1 import chat_service_pb2 as pb2
-from tests.chat.conftest import eventually
+from services.kit.errors import Unavailable
+from tests.chat.conftest import database_away, eventually
 
 JOINED, LEFT = pb2.Presence.CHANGE_JOINED, pb2.Presence.CHANGE_LEFT
 
@@ -145,6 +146,34 @@ async def test_a_server_whose_lease_was_taken_comes_back_with_its_users(
         await eventually(lambda: connected(database, 2))
         async with there.connect(as_user("bob"), (room, 0)) as second:
             assert second.present == [str(as_user.id("ann"))]
+
+
+async def test_nobody_is_taken_for_gone_because_the_database_was(
+    start_chat: Any, as_user: Any, database: Any, database_url: str, template: str
+) -> None:
+    chat = await start_chat(chat_heartbeat_seconds=0.2, chat_lease_seconds=1.0)
+    ann, cyd = as_user("ann"), as_user("cyd")
+    room = await chat.room_of(ann, as_user("bob"), cyd)
+    await put_elsewhere(database, room, as_user.id("bob"), "1 s")
+    async with chat.connect(ann, (room, 0)) as stream:
+        assert stream.present == [str(as_user.id("bob"))]
+        async with database_away(database_url, template):
+            await asyncio.sleep(1.5)  # longer than a lease
+        await eventually(lambda: leases(database, 1))
+        async with database.transaction() as tx:  # The other server comes back a little later than this one.
+            await tx.execute(text("UPDATE chat.processes SET expire_time = now() + interval '1 h'"))
+        await asyncio.gather(chat.send(room, ann, "1"), stream.until(1))
+        async with chat.connect(cyd, (room, 0)):
+            assert change_of(await stream.notice("presence")) == (str(as_user.id("cyd")), JOINED)
+
+
+async def leases(database: Any, count: int) -> bool:
+    try:
+        async with database.read() as tx:
+            valid = text("SELECT count(*) FROM chat.processes WHERE expire_time > now()")
+            return bool((await tx.execute(valid)).scalar_one() == count)
+    except Unavailable:
+        return False
 
 
 async def connected(database: Any, count: int) -> bool:

@@ -67,7 +67,8 @@ async def test_a_watch_that_cannot_begin_is_refused(chat: Any, as_user: Any) -> 
 
 
 async def test_who_leaves_loses_every_stream_on_the_room_on_every_server(start_chat: Any, as_user: Any) -> None:
-    here, there = await start_chat(), await start_chat()
+    # Looks come far too late here: a hint has to do it.
+    here, there = [await start_chat(chat_membership_seconds=600) for _ in range(2)]
     ann, bob = as_user("ann"), as_user("bob")
     room, other = await here.create_room(ann), await here.create_room(ann)
     await here.join(room, bob)

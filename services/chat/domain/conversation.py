@@ -32,7 +32,6 @@ from services.chat.models import Connection
 from services.kit.errors import DomainError
 from services.kit.ids import uuid7
 
-LAST_ACKS_SECONDS = 10.0
 INTRODUCTION_SECONDS = 2.0
 
 
@@ -97,14 +96,14 @@ class Conversation:
         """Ask the client to connect elsewhere."""
         await self.outbox.put(GoAway(reconnect_after))
 
-    async def finish(self) -> None:
-        """Return once every message that the client has sent is answered.
+    async def finish(self, seconds: float) -> None:
+        """Return once every message that the client has sent is answered, or after so long.
 
         An ack whose place does not come in time is not given: without it the client sends the message again, elsewhere,
         and gets it then.
         """
         try:
-            async with asyncio.timeout(LAST_ACKS_SECONDS):
+            async with asyncio.timeout(seconds):
                 for subscription, _ in list(self._subscriptions.values()):
                     await subscription.wait_acknowledged()
         except TimeoutError:

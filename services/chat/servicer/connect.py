@@ -22,7 +22,8 @@ from services.kit.streams import Stream
 
 ConnectStream = Stream[pb2.ConnectRequest, pb2.ConnectResponse]
 
-LAST_WRITES_SECONDS = 1.0
+LAST_ACKS_SECONDS = 10.0
+LAST_WRITES_SECONDS = 0.5
 RECONNECT_SECONDS = (0.1, 1.0)
 
 
@@ -35,8 +36,7 @@ async def converse(stream: ConnectStream, call: Call, conversations: Conversatio
                 writing = tasks.create_task(_write(stream, conversation.outbox))
                 await conversation.handle(_intent(await stream.requests.receive()))
                 half_closed = await _read_until_half_closed(stream, call, conversation, tasks, go_away_seconds)
-                if half_closed:
-                    await conversation.finish()
+                await conversation.finish(LAST_ACKS_SECONDS if half_closed else LAST_WRITES_SECONDS)
             finally:
                 conversation.close()
                 conversation.outbox.close()
