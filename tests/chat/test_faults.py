@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from parley.chat.v1 import chat_service_pb2 as pb2
 from services.kit.database import libpq_url
@@ -48,6 +49,24 @@ async def test_streams_that_stay_are_ended_with_shutting_down(stoppable_chat: An
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
         assert reason_of(status_of(caught.value)) == "SHUTTING_DOWN"
+        await stopping
+
+
+async def test_a_message_that_is_being_stored_when_the_time_is_up_is_still_answered(
+    stoppable_chat: Any, as_user: Any, database: Any
+) -> None:
+    stop, chat = await stoppable_chat(chat_go_away_seconds=0.1)
+    ann = as_user("ann")
+    room = await chat.room_of(ann)
+    async with chat.connect(ann, (room, 0)) as stream:
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT 1 FROM chat.rooms FOR UPDATE"))
+            await stream.send(room, "1")
+            stopping = asyncio.create_task(stop())
+            await stream.notice("go_away")
+            await asyncio.sleep(0.4)  # the time is up by now
+        assert (await stream.notice("ack")).sequence == 1
+        assert (await stream.rest())[1] == Code.UNAVAILABLE
         await stopping
 
 
