@@ -63,9 +63,7 @@ def upgrade() -> None:
     op.create_table(
         "connections",
         sa.Column("id", UUID, primary_key=True),
-        sa.Column(
-            "room_id", UUID, sa.ForeignKey("chat.rooms.id", ondelete="CASCADE"), primary_key=True, index=True
-        ),
+        sa.Column("room_id", UUID, sa.ForeignKey("chat.rooms.id", ondelete="CASCADE"), primary_key=True, index=True),
         sa.Column("user_id", UUID, nullable=False),
         sa.Column(
             "process_id", UUID, sa.ForeignKey("chat.processes.id", ondelete="CASCADE"), nullable=False, index=True
