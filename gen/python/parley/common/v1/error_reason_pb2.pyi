@@ -25,8 +25,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_VALIDATION_FAILED: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT. The request breaks rules that stand beside its fields in the protos. `BadRequest` lists every
-    field violation with its path, such as `email: must be a valid email address`.
+    """INVALID_ARGUMENT. The request breaks rules that stand beside its fields in the protos. `BadRequest` lists the field
+    violations with their paths, such as `email: must be a valid email address`: at most 10 of them, and of a request
+    with a list of over 100 the first alone.
     """
     ERROR_REASON_REQUEST_MALFORMED: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT. The bytes sent are not a message of the request's type."""
@@ -76,8 +77,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_VALIDATION_FAILED: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT. The request breaks rules that stand beside its fields in the protos. `BadRequest` lists every
-field violation with its path, such as `email: must be a valid email address`.
+"""INVALID_ARGUMENT. The request breaks rules that stand beside its fields in the protos. `BadRequest` lists the field
+violations with their paths, such as `email: must be a valid email address`: at most 10 of them, and of a request
+with a list of over 100 the first alone.
 """
 ERROR_REASON_REQUEST_MALFORMED: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT. The bytes sent are not a message of the request's type."""
