@@ -5,6 +5,7 @@ import binascii
 import hmac
 import os
 import secrets
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from services.kit import base64url
 from services.kit.settings import SettingUnusable
 
 SECRET_BYTES = 32
-OTHER_SECRET = "PARLEY_AUTH_SECRET_KEY is not the one that the keys in the database were encrypted with"
 _NONCE_BYTES = 12
 
 
@@ -40,11 +40,12 @@ class Secret:
 
     @classmethod
     def from_file(cls, path: Path) -> "Secret":
-        """The secret in a file of mode 600, which is made if it is not there; two processes at once make one."""
+        """The secret in a file of mode 600, which is made if it is not there; any number at once make one."""
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}")
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            # Not named by the process's number: in containers that share the folder everybody is number 1.
+            descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # of mode 600
+            partial = Path(name)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(base64.b64encode(secrets.token_bytes(SECRET_BYTES)))
                 file.flush()
