@@ -20,10 +20,15 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
+import structlog
+
 from services.kit.bus import Bus
+from services.kit.faults import describe_fault
 from services.kit.follower import CaughtUp, E, FeedLimits, Follower, Gap, Hub, Positioned, until_available
 
 __all__ = ["CaughtUp", "CursorBeyondHead", "Feed", "FeedLimits", "Follower", "Gap", "Positioned", "Source", "open_feed"]
+
+log = structlog.get_logger()
 
 TOPICS_PER_LOOK = 1_000
 
@@ -89,11 +94,14 @@ class Feed(Generic[E]):
         while True:
             await asyncio.sleep(self._limits.look_seconds)
             topics = list(self._hubs)
-            for start in range(0, len(topics), TOPICS_PER_LOOK):
-                heads = await until_available(partial(self._heads, topics[start : start + TOPICS_PER_LOOK]))
-                for topic, head in heads.items():
-                    if topic in self._hubs:
-                        self._hubs[topic][0].at_least(head)
+            try:
+                for start in range(0, len(topics), TOPICS_PER_LOOK):
+                    heads = await until_available(partial(self._heads, topics[start : start + TOPICS_PER_LOOK]))
+                    for topic, head in heads.items():
+                        if topic in self._hubs:
+                            self._hubs[topic][0].at_least(head)
+            except Exception as error:  # noqa: BLE001  # without the next look, what a lost hint tells is lost
+                log.warning("feed cannot look for news, trying again", fault=describe_fault(error))
 
     def _enter(self, topic: UUID) -> Hub[E]:
         if topic not in self._hubs:

@@ -223,6 +223,24 @@ async def test_a_lost_hint_costs_no_more_than_the_next_look(opened: Open) -> Non
         assert await take(follower, 1) == [1]
 
 
+async def test_a_look_that_fails_is_not_the_last(opened: Open) -> None:
+    table = Table(rows=1)
+    feed = await opened(DeafBus(), table)
+    failed = asyncio.Event()
+
+    def fail_once() -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("a statement that took too long")
+
+    with await feed.follow(TOPIC, 1) as follower:
+        assert await take_all(follower) == []
+        table.on_heads = fail_once
+        await failed.wait()
+        table.append()
+        assert await take(follower, 2) == [2]
+
+
 async def test_a_resync_of_the_bus_makes_followers_look_at_once(opened: Open) -> None:
     table, bus = Table(), LocalBus()
     feed = await opened(bus, table, NO_LOOKING)
