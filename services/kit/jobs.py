@@ -84,18 +84,22 @@ async def _opened(settings: DatabaseSettings, jobs: Sequence[Job]) -> AsyncItera
 
 
 def _register(app: procrastinate.App, job: Job) -> None:
-    async def run(**arguments: Any) -> None:
+    async def run(context: procrastinate.JobContext, /, **arguments: Any) -> None:
         if job.cron:
             del arguments["timestamp"]
         try:
             await job.run(**arguments)
         except Exception as error:
-            log.warning("job failed", job=job.name, fault=describe_fault(error))
+            given_up = context.job.attempts >= MAX_ATTEMPTS
+            level = logging.ERROR if given_up else logging.WARNING
+            log.log(
+                level, "job failed", job=job.name, id=context.job.id, given_up=given_up, fault=describe_fault(error)
+            )
             raise
         log.log(logging.DEBUG if job.cron else logging.INFO, "job done", job=job.name)
 
     retry = procrastinate.RetryStrategy(max_attempts=MAX_ATTEMPTS, exponential_wait=2)
-    task: Any = app.task(name=job.name, retry=retry)(run)
+    task: Any = app.task(name=job.name, retry=retry, pass_context=True)(run)
     if job.cron:
         app.periodic(cron=job.cron)(task)
 

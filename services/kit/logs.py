@@ -7,11 +7,14 @@ from typing import Any
 
 import structlog
 
+from services.kit.faults import describe_fault
 from services.kit.settings import LogSettings
 
 
 def configure_logging(settings: LogSettings, process: str) -> None:
     """Send every log line of this process to standard error, as text for people or as one JSON object a line.
+
+    An exception is written as `describe_fault` does, whoever logs it: never with the values of variables.
 
     Call it before gRPC starts: configuring logging later can deadlock with gRPC's threads.
     """
@@ -20,7 +23,7 @@ def configure_logging(settings: LogSettings, process: str) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level if as_json else _add_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info if as_json else _keep,
+        _describe_exception,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -34,6 +37,7 @@ def configure_logging(settings: LogSettings, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_tells_no_arguments)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -58,5 +62,15 @@ def _add_level(_logger: Any, method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
-def _keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _describe_exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # structlog's renderer for people would show every frame with its local variables: passwords, tokens, messages.
+    info = event.pop("exc_info", None)
+    error = info[1] if isinstance(info, tuple) else info if isinstance(info, BaseException) else sys.exception()
+    if info and error is not None:
+        event["fault"] = describe_fault(error)
     return event
+
+
+def _tells_no_arguments(record: logging.LogRecord) -> bool:
+    """Not what procrastinate says of a failed job, which repeats its arguments: `kit.jobs` tells of it without them."""
+    return getattr(record, "action", None) != "job_error"

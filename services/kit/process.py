@@ -8,11 +8,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
+import structlog
 import uvloop
 
+from services.kit.faults import describe_fault
 from services.kit.logs import configure_logging
 from services.kit.server import AddressUnusable, PortTaken, Service, serve_until_stopped
 from services.kit.settings import EXIT_BAD_SETTINGS, ServiceSettings, SettingUnusable, load
+
+log = structlog.get_logger()
 
 S = TypeVar("S", bound=ServiceSettings)
 Wiring = Callable[[S], AbstractAsyncContextManager[Service]]
@@ -54,6 +58,7 @@ def run_until_signal(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_unhandled)
 
         def on_signal() -> None:
             if stop.is_set():
@@ -66,3 +71,9 @@ def run_until_signal(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
 
     uvloop.run(main())
     return 0
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # asyncio's own line would repeat the text of the exception, which can quote rows.
+    error = context.get("exception")
+    log.error("unhandled", what=context["message"], fault=None if error is None else describe_fault(error))
