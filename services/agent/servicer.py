@@ -6,7 +6,10 @@ from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain import Agents
 from services.agent.mapping import to_changes, to_draft, to_message, to_uuid
 from services.kit.calls import Call
-from services.kit.pages import next_page_token, read_page
+from services.kit.pages import fitting, next_page_token, read_page
+
+# A gRPC client takes 4 MiB by default, and a hundred agents can have far more.
+MAX_LIST_BYTES = 3 * 1024 * 1024
 
 
 class AgentServicer:
@@ -29,10 +32,10 @@ class AgentServicer:
         page = await self._agents.list_agents(
             user_id, read_page(list_name, request.page_size, request.page_token, request.skip)
         )
+        agents = fitting([to_message(agent) for agent in page.items], MAX_LIST_BYTES)
+        next_after = page.next_after if len(agents) == len(page.items) else UUID(agents[-1].id)
         return pb2.ListAgentsResponse(
-            agents=[to_message(agent) for agent in page.items],
-            next_page_token=next_page_token(list_name, page.next_after),
-            total_size=page.total_size,
+            agents=agents, next_page_token=next_page_token(list_name, next_after), total_size=page.total_size
         )
 
     async def UpdateAgent(self, request: pb2.UpdateAgentRequest, call: Call) -> pb2.UpdateAgentResponse:

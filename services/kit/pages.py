@@ -8,12 +8,15 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from google.protobuf.message import Message
+
 from services.kit.errors import PageTokenInvalid
 
 MAX_PAGE_SIZE = 100
 _CHECK_BYTES = 8
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,16 @@ def next_page_token(list_name: str, after: UUID | None) -> str:
     if after is None:
         return ""
     return base64.urlsafe_b64encode(after.bytes + _check(list_name, after.bytes)).rstrip(b"=").decode()
+
+
+def fitting(messages: Sequence[M], max_bytes: int) -> Sequence[M]:
+    """As many of the first messages as have so many bytes, at least one. What is left out is for the next page."""
+    size = 0
+    for index, message in enumerate(messages):
+        size += message.ByteSize()
+        if size > max_bytes and index:
+            return messages[:index]
+    return messages
 
 
 def _opened(list_name: str, token: str) -> UUID:

@@ -130,3 +130,19 @@ async def test_a_page_token_of_another_user_is_refused(create: Any, list_agents:
     token = (await list_agents("ann", page_size=1)).next_page_token
     with raises_status(INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"):
         await list_agents("bob", page_token=token)
+
+
+async def test_large_agents_come_on_smaller_pages_and_none_is_left_out(
+    agents: AgentServiceStub, create: Any, as_user: Any
+) -> None:
+    ann, large = as_user("ann"), "\U0001f600" * 32_768
+    created = [(await create(ann, system_prompt=large)).id for _ in range(34)]
+    listed: list[str] = []
+    token, pages = "", 0
+    while token or not pages:
+        page = await agents.ListAgents(pb2.ListAgentsRequest(page_token=token), metadata=ann)
+        listed += [agent.id for agent in page.agents]
+        assert page.total_size == 34
+        token, pages = page.next_page_token, pages + 1
+    assert listed == created[::-1]
+    assert pages == 2

@@ -87,7 +87,8 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """The caller's agents, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID.
+        """The caller's agents, newest first, page by page (AIP-158). A page of large agents holds fewer than were asked for, so
+        that it is at most 4 MiB. Reasons: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,7 +28,9 @@ class AgentServiceStub:
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """One agent of the caller's. Reasons: AGENT_NOT_FOUND."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
-    """The caller's agents, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
+    """The caller's agents, newest first, page by page (AIP-158). A page of large agents holds fewer than were asked for, so
+    that it is at most 4 MiB. Reasons: PAGE_TOKEN_INVALID.
+    """
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentRequest, _agent_service_pb2.UpdateAgentResponse]
     """Changes the fields that `update_mask` names (AIP-134): a field that it names and that is unset is cleared, the
     others stay as they are. Every update that changes something is a new revision.
@@ -74,7 +76,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentsRequest,
         context: _aio.ServicerContext[_agent_service_pb2.ListAgentsRequest, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]:
-        """The caller's agents, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
+        """The caller's agents, newest first, page by page (AIP-158). A page of large agents holds fewer than were asked for, so
+        that it is at most 4 MiB. Reasons: PAGE_TOKEN_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def UpdateAgent(
