@@ -127,7 +127,7 @@ def as_user(database_url: str, keys: TestKeys) -> AsUser:
 
 
 @pytest.fixture
-async def serve(keys: TestKeys) -> AsyncIterator[Serve]:
+async def serve(keys: TestKeys, database_url: str) -> AsyncIterator[Serve]:  # noqa: ARG001  # outlives the servers
     """A runner of services in this process, for a wiring and its settings; answers with a channel.
 
     They accept the tests' tokens; with `own_keys=True` a service keeps the verifier of its wiring.
