@@ -158,6 +158,8 @@ class Database:
                         with suppress(psycopg.Error, OSError):
                             await connection.close()
                         connection = None
+                        # Those of the pool went with it: none may wait there for a call, to fail it after the outage.
+                        await self._autocommit.dispose()
                 else:
                     if said_away:
                         log.info("database is back")

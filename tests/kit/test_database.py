@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2 as details_pb2
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from sqlalchemy import text
+from sqlalchemy import literal_column, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from structlog.testing import capture_logs
@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from parley.file.v1 import file_service_pb2 as pb2
 from services.kit.database import Database, libpq_url, sqlalchemy_url
 from services.kit.errors import DatabaseUnavailable, NotFound
+from services.kit.prepared import Prepared
 from services.kit.settings import DatabaseSettings
 from tests.kit.conftest import FILE_ID, Start, call_of_kind
 from tests.support import Metadata, detail, reason_of, status_of
@@ -249,6 +250,26 @@ async def test_calls_say_that_the_database_is_away_health_follows_and_both_recov
         await road.open()
         assert (await asyncio.wait_for(watch.read(), 2)).status == SERVING
         assert (await call_of_kind(channel, "GetFile", token)).file.id == FILE_ID
+
+
+async def test_once_the_database_is_back_no_call_meets_a_connection_from_before(
+    road: Road, own_settings: Callable[..., DatabaseSettings]
+) -> None:
+    await road.open()
+    async with Database.open(own_settings(database_pool_size=5)) as database:
+        await database.wait_ready()
+
+        async def use_prepared() -> Any:
+            async with database.read() as tx:
+                await tx.execute(text("SELECT pg_sleep(0.1)"))  # So that each has a connection of its own.
+                return await Prepared(select(literal_column("1"))).first(tx, {})
+
+        assert await asyncio.gather(*(use_prepared() for _ in range(5))) == [(1,)] * 5
+        await road.close()
+        await until(lambda: not database.is_ready, 2)
+        await road.open()
+        await until(lambda: database.is_ready, 5)
+        assert await asyncio.gather(*(use_prepared() for _ in range(5))) == [(1,)] * 5
 
 
 async def test_readiness_drops_within_a_second_when_postgresql_hangs(
