@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import psycopg
@@ -15,7 +17,9 @@ from aiosmtpd.smtp import SMTP
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from services.auth.domain.chores import welcome_mail
 from services.auth.jobs import SEND_WELCOME_EMAIL
+from services.auth.models import User
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.auth.wiring import open_auth, open_auth_jobs
 from services.kit.database import Database
@@ -99,6 +103,15 @@ async def test_who_registers_gets_a_welcome_mail_over_smtp(
     assert mail["Bcc"] is None
     assert mail["Message-ID"] == f"<welcome.{user.id}@parley>"
     assert "ann@example.com" in mail.get_content()
+
+
+@pytest.mark.parametrize("name", [("a" * 78 + " ") * 2, "n" * 200, "\u6f22" * 200, '"' * 200, "=?" * 100, " " * 200])
+def test_the_headers_are_whole_whatever_the_name(name: str) -> None:
+    now = datetime.now(UTC)
+    mail = welcome_mail(User(uuid4(), "ann@example.com", name, "", now, now))
+    read = message_from_bytes(mail.as_bytes(), policy=default)
+    assert sorted(read.keys()) == sorted(mail.keys())
+    assert [address.addr_spec for address in read["To"].addresses] == ["ann@example.com"]
 
 
 async def test_without_smtp_the_mail_is_a_file_that_only_its_owner_reads(

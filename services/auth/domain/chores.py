@@ -17,6 +17,8 @@ from services.kit.mail import Mailer
 log = structlog.get_logger()
 
 EXPIRED_KEPT = timedelta(days=30)
+# Python breaks a header with longer words into lines of which one is empty: there the headers would end.
+MAX_DISPLAYED_NAME = 60
 
 
 class Chores:
@@ -49,7 +51,7 @@ def welcome_mail(user: User) -> EmailMessage:
     name = "".join(character for character in user.full_name if character.isprintable())
     local, _, domain = user.email.rpartition("@")
     mail = EmailMessage(policy=SMTP)
-    mail["To"] = Address(name, local, domain)
+    mail["To"] = Address(name[:MAX_DISPLAYED_NAME], local, domain)
     mail["Subject"] = "Welcome to Parley"
     mail["Message-ID"] = f"<welcome.{user.id}@parley>"
     mail.set_content(
