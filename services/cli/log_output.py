@@ -1,10 +1,14 @@
 """The output of several processes as one stream of lines, each with the name of the process that wrote it."""
 
+import json
 import os
 import threading
 from collections import deque
 from collections.abc import Iterable
-from typing import ClassVar
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from services.kit.ids import utc_now
 
 _LONGEST_LINE = 64 * 1024
 _MOST_PENDING = 4 * 1024 * 1024
@@ -16,12 +20,16 @@ class Output:
     A terminal that is held with Ctrl-S, or a pipe that nobody empties, must not keep the processes from being
     looked after: up to 4 MiB wait for the reader, the rest is left out and counted. A reader that has gone
     away is no error either, as in `parley up | tee log` when Ctrl-C ends both.
+
+    With `as_json` every line is one JSON object, whoever wrote it and however: `process` is the name, and a line
+    that was text is the `event`.
     """
 
     _COLOURS: ClassVar[tuple[int, ...]] = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
-    def __init__(self, names: Iterable[str], *, fd: int = 1, colour: bool | None = None) -> None:
+    def __init__(self, names: Iterable[str], *, fd: int = 1, colour: bool | None = None, as_json: bool = False) -> None:
         self.colour = os.isatty(fd) and "NO_COLOR" not in os.environ if colour is None else colour
+        self._as_json = as_json
         names = list(names)
         self._width = max(map(len, names), default=0)
         self._paint = {name: self._COLOURS[number % len(self._COLOURS)] for number, name in enumerate(names)}
@@ -36,10 +44,13 @@ class Output:
 
     def say(self, text: str = "") -> None:
         """Write text of our own, without a name before it."""
-        self._put(f"{text}\n".encode())
+        self._put(_json_line("parley", text.strip()) if self._as_json else f"{text}\n".encode())
 
     def line(self, name: str, line: bytes) -> None:
         """Write one line of the named process."""
+        if self._as_json:
+            self._put(_json_line(name, line.decode(errors="replace")))
+            return
         prefix = f"{name:<{self._width}} | "
         if self.colour:
             prefix = f"\033[{self._paint.get(name, 37)}m{prefix}\033[0m"
@@ -58,7 +69,8 @@ class Output:
                 self._left_out += 1
                 return
             if self._left_out:
-                data = f"({self._left_out} lines left out: nobody was reading)\n".encode() + data
+                words = f"({self._left_out} lines left out: nobody was reading)"
+                data = (_json_line("parley", words) if self._as_json else f"{words}\n".encode()) + data
                 self._left_out = 0
             self._pending.append(data)
             self._size += len(data)
@@ -79,6 +91,17 @@ class Output:
             self._pending.clear()
             self._size = 0
             return data
+
+
+def _json_line(name: str, line: str) -> bytes:
+    """A line that is a JSON object already keeps its fields."""
+    fields: Any = None
+    if line.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(line)
+    if not isinstance(fields, dict):
+        fields = {"event": line, "level": "info", "timestamp": utc_now().isoformat().replace("+00:00", "Z")}
+    return json.dumps(fields | {"process": name}).encode() + b"\n"
 
 
 class LineSplitter:

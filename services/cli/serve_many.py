@@ -16,7 +16,7 @@ def serve_many(service: str, processes: int) -> int:
     """Run a service as several processes: started anew, not forked, and restarted when one dies; the exit code."""
     settings = load(SuiteSettings)
     names = [f"{service}-{number}" for number in range(1, processes + 1)]
-    output = Output(names)
+    output = Output(names, as_json=settings.log_format == "json")
 
     async def supervise() -> int:
         argv = (sys.executable, "-m", "services.cli", "serve", service)

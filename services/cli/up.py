@@ -42,6 +42,7 @@ class UpSettings:
     """By service: auth, agent, file, chat."""
     database_url: str | None
     """None: the embedded PostgreSQL."""
+    log_as_json: bool = False
 
 
 class CannotStart(Exception):
@@ -55,7 +56,7 @@ def up(settings: UpSettings) -> int:
     """
     started = time.monotonic()
     names = ["migrate", *SERVICES, "worker", *([] if settings.database_url else ["postgres"])]
-    output = Output(names)
+    output = Output(names, as_json=settings.log_as_json)
     lock = None
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
