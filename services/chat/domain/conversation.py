@@ -61,6 +61,7 @@ class Conversation:
         self._open = False
         self._sending = Sending()
         self._subscriptions: dict[UUID, tuple[Subscription, asyncio.Task[None]]] = {}
+        self._present_in: set[UUID] = set()  # also while a room is between two subscriptions
         self._presence: dict[tuple[UUID, UUID], Change] = {}
         self._presence_changed = asyncio.Event()
         self._telling = asyncio.Lock()
@@ -113,8 +114,10 @@ class Conversation:
         """Follow nothing more, and be present nowhere."""
         for subscription, task in self._subscriptions.values():
             task.cancel()
-            self._release(subscription)
+            subscription.followed.close()
         self._subscriptions.clear()
+        for room_id in tuple(self._present_in):
+            self._leave(room_id)
         if self._teller is not None:
             self._teller.cancel()
 
@@ -140,12 +143,13 @@ class Conversation:
         except BaseException:
             followed.close()
             raise
+        self._present_in.add(room_id)
         introduced = self._shared.presence.enter(Connection(self._id, room_id, self._user_id), self._note_presence)
         self._subscriptions[room_id] = subscription, self._tasks.create_task(self._carry(subscription, introduced))
 
     async def _unsubscribe(self, room_id: UUID) -> None:
         await self._end(room_id)
-        self._shared.presence.leave(self._id, room_id)
+        self._leave(room_id)
         await self.outbox.put(Unsubscribed(room_id))
 
     async def _send(self, room_id: UUID, client_message_id: str, text: str) -> None:
@@ -172,7 +176,8 @@ class Conversation:
             await subscription.run(introduce)
         except DomainError as reason:
             self._subscriptions.pop(subscription.room_id, None)
-            self._release(subscription)
+            subscription.followed.close()
+            self._leave(subscription.room_id)
             await subscription.give_up_order()
             await self.outbox.put(Unsubscribed(subscription.room_id, reason))
 
@@ -187,9 +192,9 @@ class Conversation:
         await asyncio.wait((task,))
         await subscription.give_up_order()
 
-    def _release(self, subscription: Subscription) -> None:
-        subscription.followed.close()
-        self._shared.presence.leave(self._id, subscription.room_id)
+    def _leave(self, room_id: UUID) -> None:
+        self._present_in.discard(room_id)
+        self._shared.presence.leave(self._id, room_id)
 
     def _note_presence(self, room_id: UUID, user_id: UUID, change: Change) -> None:
         key = room_id, user_id

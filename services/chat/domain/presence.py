@@ -76,6 +76,7 @@ class Presence:
         self._work = asyncio.Event()
         self._next_beat = 0.0
         self._last_beat: float | None = None
+        self._beat_unanswered = False
         self._reap_from = 0.0
 
     def enter(self, connection: Connection, tell: Tell) -> asyncio.Event:
@@ -154,14 +155,16 @@ class Presence:
     async def _beat(self) -> None:
         async with self._db.read() as tx:
             rows = PresenceRows(tx)
-            lost = await rows.renew(self._process_id, self._lease)
+            # A renewal without an answer may have been the one that found the lease lost, and no later one tells.
+            maybe_lost, self._beat_unanswered = self._beat_unanswered, True
+            lost = await rows.renew(self._process_id, self._lease) or maybe_lost
+            self._beat_unanswered = False
             now = monotonic()
             if self._last_beat is not None and (lost or now - self._last_beat > self._lease.total_seconds()):
                 # The database was away, for others too. Give them the time to come back before calling them dead.
                 self._reap_from = now + self._lease.total_seconds()
             if lost:
                 self._to_insert = dict(self._here)
-                self._to_delete = {}
             self._last_beat, self._next_beat = now, now + self._heartbeat
             if now >= self._reap_from:
                 self._hint(await rows.reap())
