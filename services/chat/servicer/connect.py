@@ -18,6 +18,7 @@ from services.chat.domain.outbox import Outbox
 from services.chat.servicer.responses import connect_responses
 from services.kit.calls import Call
 from services.kit.errors import RequestMalformed, ShuttingDown, ValidationFailed
+from services.kit.status import MAX_VIOLATIONS
 from services.kit.streams import Stream
 
 ConnectStream = Stream[pb2.ConnectRequest, pb2.ConnectResponse]
@@ -25,6 +26,7 @@ ConnectStream = Stream[pb2.ConnectRequest, pb2.ConnectResponse]
 LAST_ACKS_SECONDS = 10.0
 LAST_WRITES_SECONDS = 0.5
 RECONNECT_SECONDS = (0.1, 1.0)
+MAX_ID_CHARACTERS = 64
 
 
 async def converse(stream: ConnectStream, call: Call, conversations: Conversations, *, go_away_seconds: float) -> None:
@@ -69,14 +71,16 @@ async def _read_until_half_closed(
 
 
 async def _read(stream: ConnectStream, conversation: Conversation, handling: asyncio.Lock) -> None:
+    # A refusal may wait long for a client that does not read: it must hold nothing of the request, not even by its
+    # stack. Hence a new one.
     while True:
         try:
             request = await stream.requests.receive()
         except ValidationFailed as refusal:
-            await conversation.refuse(refusal, **_nack_ids(refusal.request))
+            await conversation.refuse(ValidationFailed(fields=refusal.fields[:MAX_VIOLATIONS]), **_nack_ids(refusal))
             continue
-        except RequestMalformed as refusal:
-            await conversation.refuse(refusal)
+        except RequestMalformed:
+            await conversation.refuse(RequestMalformed())
             continue
         if request is None:
             return
@@ -107,18 +111,20 @@ _INTENTS: dict[str | None, Callable[[pb2.ConnectRequest], Intent]] = {
 }
 
 
-def _nack_ids(request: object) -> dict[str, str]:
-    """Which room and message a request that breaks the rules was about, as far as it says."""
+def _nack_ids(refusal: ValidationFailed) -> dict[str, str]:
+    """Which room and message a request that breaks the rules was about, as far as it says and an id can be long."""
+    request = refusal.request
     if not isinstance(request, pb2.ConnectRequest):
         return {}
+    ids: dict[str, str] = {}
     match request.WhichOneof("intent"):
         case "subscribe":
-            return {"room_id": request.subscribe.room_id}
+            ids = {"room_id": request.subscribe.room_id}
         case "unsubscribe":
-            return {"room_id": request.unsubscribe.room_id}
+            ids = {"room_id": request.unsubscribe.room_id}
         case "send":
-            return {"room_id": request.send.room_id, "client_message_id": request.send.client_message_id}
-    return {}
+            ids = {"room_id": request.send.room_id, "client_message_id": request.send.client_message_id}
+    return {name: value[:MAX_ID_CHARACTERS] for name, value in ids.items()}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
