@@ -120,6 +120,11 @@ class UploadRows:
         """Let an open upload be DISCARDED; False if it is not open."""
         return await self._leave_open(upload_id, UploadState.DISCARDED)
 
+    async def is_stored(self, upload_id: UUID) -> bool:
+        """Whether the upload is a file."""
+        statement = select(UploadTable.id).where(UploadTable.id == upload_id, UploadTable.state == UploadState.STORED)
+        return (await self._tx.execute(statement)).first() is not None
+
     async def discard_stale(self, before: datetime, limit: int) -> int:
         """Let some open uploads that were last heard of before then be DISCARDED; how many."""
         chosen = (

@@ -254,3 +254,34 @@ async def test_an_upload_is_removed_although_its_client_goes_away_meanwhile(
         await uploads.settle()
     assert await behind.is_empty()
     uploads.begin(user_id)  # its place is free again
+
+
+async def test_a_part_that_reaches_the_store_after_the_sweep_is_not_left_there(
+    database: Database, as_user: Any, behind: Behind, run_jobs: Any, monkeypatch: Any
+) -> None:
+    begun, go_on, put = threading.Event(), threading.Event(), Folder.put
+
+    def put_late(self: Folder, key: str, data: Any) -> None:
+        begun.set()
+        assert go_on.wait(DEADLINE)
+        put(self, key, data)
+
+    monkeypatch.setattr(Folder, "put", put_late)
+    async with open_parts(behind.folder.as_uri(), threads=2) as store:
+        writer = PartWriter(
+            database,
+            store,
+            utc_now,
+            user_id=as_user.id("ann"),
+            part_bytes=PART,
+            heartbeat=timedelta(hours=1),
+        )
+        await writer.add(DATA[:PART])
+        assert await asyncio.to_thread(begun.wait, DEADLINE)
+        await behind.execute(TWO_HOURS_AGO)
+        await run_jobs()
+        go_on.set()
+        await writer.close()
+        assert len(behind.parts()) == 1
+        await writer.discard()
+        assert await behind.is_empty()

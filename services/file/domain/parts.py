@@ -50,6 +50,7 @@ class PartWriter:
         self._stored_to = 0
         self._storing: asyncio.Task[None] | None = None
         self._last_recorded: datetime | None = None
+        self._last_key = ""
 
     async def add(self, data: bytes) -> None:
         """Take the bytes that follow. Raises what went wrong with a part before: StoreUnavailable, CallTooLong."""
@@ -95,8 +96,11 @@ class PartWriter:
         try:
             async with self._db.transaction() as tx:
                 discarded = await UploadRows(tx).discard(self.upload_id)
+                is_file = not discarded and await UploadRows(tx).is_stored(self.upload_id)
             if discarded:
                 await remove_discarded(self._db, self._store, self.upload_id)
+            elif not is_file:  # The sweep was here, maybe before the part that it knew of was in the store.
+                await self._store.delete([self._last_key])
         except (StoreFailed, DatabaseUnavailable) as error:
             log.warning("parts left to the sweep", upload_id=str(self.upload_id), cause=type(error).__name__)
 
@@ -123,7 +127,7 @@ class PartWriter:
             elif not await uploads.touch(self.upload_id, now):
                 raise _given_up()
             await uploads.insert_part(self.upload_id, part)
-            self._last_recorded = now
+            self._last_recorded, self._last_key = now, part.key
         with told_to_the_client(self.upload_id):
             await self._store.put(part, data, self._sha256.update)
 
