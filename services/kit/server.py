@@ -21,6 +21,13 @@ log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 STOP_MARGIN = 1.0
+# What of the grace is for calls to end by themselves; in the rest the others are told SHUTTING_DOWN.
+GRACE_FOR_WORK = 0.85
+# In milliseconds, as gRPC takes them.
+KEEPALIVE_AFTER = 20_000
+KEEPALIVE_TIMEOUT = 5_000
+LEAST_PING_INTERVAL = 10_000
+AGE_GRACE = 30_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
-    """GRPC's options. Limits keep one client from hurting the others; see docs/decisions for the ones that surprise."""
+    """GRPC's options. Limits keep one client from hurting the others; docs/decisions/connections.md says why each."""
     age_ms = int(settings.max_connection_age * 1000)
     return [
         ("grpc.so_reuseport", int(settings.reuse_port)),
@@ -61,13 +68,13 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.http2.ping_timeout_ms", 5_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_AFTER),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT),
+        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_INTERVAL),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", age_ms),
-        ("grpc.max_connection_age_grace_ms", 30_000),
+        ("grpc.max_connection_age_grace_ms", AGE_GRACE),
     ]
 
 
@@ -103,7 +110,10 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
         yield address
     finally:
         inflight.drain()
-        await server.stop(settings.drain_seconds)
+        stopping = asyncio.ensure_future(server.stop(settings.drain_seconds))
+        if not await inflight.wait_empty(settings.drain_seconds * GRACE_FOR_WORK):
+            inflight.end_all()
+        await stopping
         if not await inflight.wait_empty(STOP_MARGIN):
             log.warning("calls still running at the end of the grace", service=service.name)
         log.info("stopped", service=service.name)

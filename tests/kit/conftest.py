@@ -1,5 +1,7 @@
 """A service with hand-written behaviour around the real wrapper, server and client: the kit alone is under test."""
 
+import asyncio
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
@@ -96,6 +98,21 @@ def connect(address: str) -> grpc.aio.Channel:
 def token(keys: TestKeys) -> Metadata:
     """Metadata with a good access token."""
     return bearer(keys.token(uuid4()))
+
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of RFC 9113 §4.1, for clients that do what no gRPC library would."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+async def read_http2_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
+    """The next frame: its type, flags, stream and payload."""
+    length, kind = struct.unpack(">IB", b"\0" + await reader.readexactly(4))
+    flags, stream = struct.unpack(">BI", await reader.readexactly(5))
+    return kind, flags, stream, await reader.readexactly(length)
 
 
 def started(key: str = "") -> Any:
