@@ -1,9 +1,10 @@
 """Registering, signing in and out, and the tokens in between."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import jwt
@@ -15,7 +16,7 @@ from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
 from tests.conftest import Serve
-from tests.support import bearer, raises_status
+from tests.support import TestKeys, bearer, raises_status
 
 PASSWORD = "correct horse battery staple"
 
@@ -90,9 +91,11 @@ async def test_a_bad_registration_is_refused_with_its_field_and_stores_nothing(
 
 
 @pytest.mark.parametrize("email", ["ann@example.com", "nobody@example.com"])
-async def test_a_wrong_password_and_an_unknown_address_answer_the_same(auth: AuthServiceStub, email: str) -> None:
+async def test_a_wrong_password_and_an_unknown_address_answer_the_same_and_change_nothing(
+    auth: AuthServiceStub, database_url: str, email: str
+) -> None:
     await register(auth)
-    with raises_status(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
+    with unchanged(database_url), raises_status(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
         await auth.Login(pb2.LoginRequest(email=email, password="wrong password"))
 
 
@@ -163,8 +166,8 @@ async def test_a_lost_reply_is_made_good_by_the_same_request_id_however_late(
 
 
 @pytest.mark.parametrize("token", ["x", "A" * 43])
-async def test_an_unknown_refresh_token_is_refused(auth: AuthServiceStub, token: str) -> None:
-    with raises_status(grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_INVALID"):
+async def test_an_unknown_refresh_token_is_refused(auth: AuthServiceStub, database_url: str, token: str) -> None:
+    with unchanged(database_url), raises_status(grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_INVALID"):
         await refresh(auth, token)
 
 
@@ -183,17 +186,64 @@ async def test_after_logout_the_session_is_over(auth: AuthServiceStub) -> None:
     await auth.GetCurrentUser(pb2.GetCurrentUserRequest(), metadata=bearer(other.access_token))
 
 
+async def test_a_session_that_nobody_refreshed_in_time_is_over(auth: AuthServiceStub, database_url: str) -> None:
+    await register(auth)
+    token = (await login(auth)).tokens.refresh_token
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE auth.sessions SET expire_time = now()")
+    with unchanged(database_url), raises_status(grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_INVALID"):
+        await refresh(auth, token)
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "field"),
+    [
+        ("Login", {"email": ""}, "email"),
+        ("Login", {"email": "a" * 255}, "email"),
+        ("Login", {"password": ""}, "password"),
+        ("Login", {"password": "x" * 129}, "password"),
+        ("Login", {"device_label": "x" * 101}, "device_label"),
+        ("Login", {"device_label": "nul\0"}, "device_label"),
+        ("RefreshToken", {"refresh_token": ""}, "refresh_token"),
+        ("RefreshToken", {"refresh_token": "x" * 257}, "refresh_token"),
+        ("RefreshToken", {"request_id": "no uuid"}, "request_id"),
+    ],
+)
+async def test_a_field_outside_its_limits_is_named_and_nothing_changes(
+    auth: AuthServiceStub, database_url: str, method: str, changed: dict[str, str], field: str
+) -> None:
+    await register(auth)
+    good = {
+        "Login": {"email": "ann@example.com", "password": PASSWORD},
+        "RefreshToken": {"refresh_token": (await login(auth)).tokens.refresh_token},
+    }[method]
+    request = getattr(pb2, f"{method}Request")(**(good | changed))
+    with (
+        unchanged(database_url),
+        raises_status(grpc.StatusCode.INVALID_ARGUMENT, "VALIDATION_FAILED", fields=[field]),
+    ):
+        await getattr(auth, method)(request)
+
+
+@pytest.mark.parametrize("method", ["Logout", "GetCurrentUser", "SendWelcomeEmail"])
+async def test_what_is_about_the_caller_needs_a_token_of_this_auth(
+    auth: AuthServiceStub, database_url: str, keys: TestKeys, method: str
+) -> None:
+    user = await register(auth)
+    await login(auth)  # Which makes the first key, if nothing has.
+    request = getattr(pb2, f"{method}Request")()
+    with unchanged(database_url):
+        with raises_status(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"):
+            await getattr(auth, method)(request)
+        with raises_status(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID"):
+            await getattr(auth, method)(request, metadata=bearer(keys.token(UUID(user.id))))
+
+
 async def test_no_secret_is_stored_as_it_was_given(auth: AuthServiceStub, database_url: str) -> None:
     await register(auth)
     tokens = (await login(auth)).tokens
     newest = (await refresh(auth, tokens.refresh_token)).tokens
-    with psycopg.connect(database_url) as connection:
-        dump = str(
-            [
-                connection.execute(f"SELECT * FROM auth.{table}").fetchall()
-                for table in ("users", "sessions", "refresh_tokens", "signing_keys")
-            ]
-        )
+    dump = dump_of(database_url)
     for secret in (PASSWORD, tokens.refresh_token, newest.refresh_token, newest.access_token):
         assert secret not in dump
     assert "$argon2id$v=19$m=19456,t=2,p=1$" in dump
@@ -202,6 +252,21 @@ async def test_no_secret_is_stored_as_it_was_given(auth: AuthServiceStub, databa
 async def refresh(auth: AuthServiceStub, token: str, request_id: str = "") -> pb2.RefreshTokenResponse:
     """Exchange a refresh token."""
     return await auth.RefreshToken(pb2.RefreshTokenRequest(refresh_token=token, request_id=request_id))
+
+
+def dump_of(database_url: str) -> str:
+    """All that auth has stored, and its jobs."""
+    tables = ("auth.users", "auth.sessions", "auth.refresh_tokens", "auth.signing_keys", "jobs.procrastinate_jobs")
+    with psycopg.connect(database_url) as connection:
+        return str([connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in tables])
+
+
+@contextmanager
+def unchanged(database_url: str) -> Iterator[None]:
+    """Nothing that is stored changes in the block."""
+    before = dump_of(database_url)
+    yield
+    assert dump_of(database_url) == before
 
 
 def make_exchanges_older(database_url: str) -> None:

@@ -251,6 +251,24 @@ async def test_no_call_beyond_the_limit_is_let_in(token: Metadata, start: Start)
     assert (await call_of_kind(channel, "GetFile", token)).file.id == FILE_ID
 
 
+async def test_no_stream_beyond_the_limit_is_let_in_and_unary_calls_still_are(token: Metadata, start: Start) -> None:
+    entered = asyncio.Event()
+
+    async def follow(request: pb2.DownloadFileRequest, _call: Any) -> AsyncIterator[pb2.DownloadFileResponse]:
+        yield pb2.DownloadFileResponse(file=pb2.File(id=request.id))
+        entered.set()
+        await asyncio.Event().wait()
+
+    channel = await start(DownloadFile=follow, max_streams=1)
+    first = asyncio.create_task(call_of_kind(channel, "DownloadFile", token))
+    await asyncio.wait_for(entered.wait(), 5)
+    for name in ("DownloadFile", "UploadFile", "UploadFiles"):
+        with raises_status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
+            await call_of_kind(channel, name, token)
+    assert (await call_of_kind(channel, "GetFile", token)).file.id == FILE_ID
+    first.cancel()
+
+
 def test_a_service_with_a_method_that_states_no_access_does_not_start(keys: TestKeys) -> None:
     text = descriptor_pb2.FileDescriptorProto(name="tests/burn.proto", package="tests", syntax="proto3")
     text.message_type.add(name="Burn")
