@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, true, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.models import Agent, AgentTable
+from services.kit.listing import NewestFirst
 from services.kit.pages import Page, PageRequest
 from services.kit.prepared import Prepared
 
@@ -18,20 +19,7 @@ _COUNT = select(func.count()).select_from(AgentTable).where(*_OWN)
 _ONE = select(*_COLUMNS).where(AgentTable.id == bindparam("id"), *_OWN)
 _GET = Prepared(_ONE)
 _GET_FOR_UPDATE = _ONE.with_for_update()
-
-_BEHIND_ALL_IDS = UUID(int=2**128 - 1)
-_total = _COUNT.with_only_columns(func.count().label("size")).subquery("total")
-_page = (
-    select(*_COLUMNS)
-    .where(AgentTable.id < bindparam("after"), *_OWN)
-    .order_by(AgentTable.id.desc())
-    .limit(bindparam("limit"))
-    .offset(bindparam("skip"))
-    .subquery("page")
-)
-# One statement sees one snapshot; the outer join keeps the total when the page is empty.
-_LIST = select(_total.c.size, *_page.c).select_from(_total.outerjoin(_page, true())).order_by(_page.c.id.desc())
-
+_LIST = NewestFirst(Agent._make, _COLUMNS, *_OWN)
 _LOCK_OWNER = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("owner"), 0)))
 _FIND_CREATED = select(AgentTable.draft_digest, AgentTable.delete_time, *_COLUMNS).where(
     AgentTable.user_id == bindparam("user_id"), AgentTable.request_id == bindparam("request_id")
@@ -57,17 +45,7 @@ class AgentRows:
 
     async def list_newest_first(self, user_id: UUID, page: PageRequest) -> Page[Agent]:
         """A page of the user's agents, newest first, and how many there are in all, at one moment."""
-        values = {
-            "user_id": user_id,
-            "after": page.after or _BEHIND_ALL_IDS,
-            "limit": page.size + 1,
-            "skip": page.skip,
-        }
-        rows = (await self._tx.execute(_LIST, values)).all()
-        agents = [Agent._make(row[1:]) for row in rows if row[1] is not None]
-        more = len(agents) > page.size
-        agents = agents[: page.size]
-        return Page(agents, next_after=agents[-1].id if more else None, total_size=rows[0][0])
+        return await _LIST.page(self._tx, page, user_id=user_id)
 
     async def lock_owner(self, user_id: UUID) -> None:
         """Let nobody else create an agent for this user until the transaction ends."""

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, insert, select, true, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.file.models import FileTable, Part, PartTable, StoredFile, UploadState, UploadTable
+from services.kit.listing import NewestFirst
 from services.kit.pages import Page, PageRequest
 
 _FILE = tuple(getattr(FileTable, name) for name in StoredFile._fields)
@@ -15,18 +16,7 @@ _PART = tuple(getattr(PartTable, name) for name in Part._fields)
 
 _OWN = (FileTable.user_id == bindparam("user_id"), FileTable.delete_time.is_(None))
 _GET = select(*_FILE).where(FileTable.id == bindparam("id"), *_OWN)
-_BEHIND_ALL_IDS = UUID(int=2**128 - 1)
-_total = select(func.count().label("size")).select_from(FileTable).where(*_OWN).subquery("total")
-_page = (
-    select(*_FILE)
-    .where(FileTable.id < bindparam("after"), *_OWN)
-    .order_by(FileTable.id.desc())
-    .limit(bindparam("limit"))
-    .offset(bindparam("skip"))
-    .subquery("page")
-)
-# One statement sees one snapshot; the outer join keeps the total when the page is empty.
-_LIST = select(_total.c.size, *_page.c).select_from(_total.outerjoin(_page, true())).order_by(_page.c.id.desc())
+_LIST = NewestFirst(StoredFile._make, _FILE, *_OWN)
 
 _IS_OPEN = (UploadTable.id == bindparam("upload_id"), UploadTable.state == UploadState.OPEN)
 _TOUCH = update(UploadTable).where(*_IS_OPEN).values(update_time=bindparam("now"))
@@ -53,17 +43,7 @@ class FileRows:
 
     async def list_newest_first(self, user_id: UUID, page: PageRequest) -> Page[StoredFile]:
         """A page of the user's files, newest first, and how many there are in all, at one moment."""
-        values = {
-            "user_id": user_id,
-            "after": page.after or _BEHIND_ALL_IDS,
-            "limit": page.size + 1,
-            "skip": page.skip,
-        }
-        rows = (await self._tx.execute(_LIST, values)).all()
-        files = [StoredFile._make(row[1:]) for row in rows if row[1] is not None]
-        more = len(files) > page.size
-        files = files[: page.size]
-        return Page(files, next_after=files[-1].id if more else None, total_size=rows[0][0])
+        return await _LIST.page(self._tx, page, user_id=user_id)
 
     async def insert(self, file: StoredFile) -> None:
         """Add a file: from the transaction's end on it is visible."""

@@ -1,19 +1,18 @@
 """Rooms and their members."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, select, true, tuple_, update
+from sqlalchemy import bindparam, delete, exists, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.chat.models import Member, MemberTable, Room, RoomTable
+from services.kit.listing import NewestFirst
 from services.kit.pages import Page, PageRequest
 
 _ROOM = tuple(getattr(RoomTable, name) for name in Room._fields)
 _MEMBER = tuple(getattr(MemberTable, name) for name in Member._fields)
-_BEHIND_ALL_IDS = UUID(int=2**128 - 1)
 _BEFORE_ALL_IDS = UUID(int=0)
 
 _GET = select(*_ROOM).where(RoomTable.id == bindparam("id"))
@@ -31,24 +30,12 @@ _GET_MEMBER = select(*_MEMBER).where(
 _MEMBERSHIPS = select(*_MEMBER).where(
     tuple_(MemberTable.room_id, MemberTable.user_id).in_(bindparam("pairs", expanding=True))
 )
-
-
-def _list(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """A page of rooms with the total, which one statement sees in one snapshot and an empty page keeps."""
-    total = select(func.count().label("size")).select_from(RoomTable).where(*conditions).subquery("total")
-    page = (
-        select(*_ROOM)
-        .where(RoomTable.id < bindparam("after"), *conditions)
-        .order_by(RoomTable.id.desc())
-        .limit(bindparam("limit"))
-        .offset(bindparam("skip"))
-        .subquery("page")
-    )
-    return select(total.c.size, *page.c).select_from(total.outerjoin(page, true())).order_by(page.c.id.desc())
-
-
-_LIST = _list()
-_LIST_JOINED = _list(exists().where(MemberTable.room_id == RoomTable.id, MemberTable.user_id == bindparam("user_id")))
+_LIST = NewestFirst(Room._make, _ROOM)
+_LIST_JOINED = NewestFirst(
+    Room._make,
+    _ROOM,
+    exists().where(MemberTable.room_id == RoomTable.id, MemberTable.user_id == bindparam("user_id")),
+)
 _member_page = (
     select(*_MEMBER)
     .where(MemberTable.room_id == bindparam("room_id"), MemberTable.id > bindparam("after"))
@@ -99,15 +86,9 @@ class RoomRows:
 
     async def list_newest_first(self, page: PageRequest, joined_by: UUID | None) -> Page[Room]:
         """A page of all rooms, or of those that a user is a member of, and how many there are, at one moment."""
-        values = {"after": page.after or _BEHIND_ALL_IDS, "limit": page.size + 1, "skip": page.skip}
         if joined_by is None:
-            rows = (await self._tx.execute(_LIST, values)).all()
-        else:
-            rows = (await self._tx.execute(_LIST_JOINED, values | {"user_id": joined_by})).all()
-        rooms = [Room._make(row[1:]) for row in rows if row[1] is not None]
-        more = len(rooms) > page.size
-        rooms = rooms[: page.size]
-        return Page(rooms, next_after=rooms[-1].id if more else None, total_size=rows[0][0])
+            return await _LIST.page(self._tx, page)
+        return await _LIST_JOINED.page(self._tx, page, user_id=joined_by)
 
     async def list_members(self, room_id: UUID, user_id: UUID, page: PageRequest) -> tuple[bool, Page[Member]] | None:
         """Whether the user is a member, and a page of the members in the order in which they joined; at one moment."""
