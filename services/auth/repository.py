@@ -113,6 +113,11 @@ class Sessions:
         statement = update(SessionTable).where(SessionTable.id == session_id, SessionTable.revoke_time.is_(None))
         return (await self._tx.execute(statement.values(revoke_time=now))).rowcount == 1
 
+    async def delete_exchanged_tokens(self, before: datetime) -> int:
+        """Remove refresh tokens that were used up before a time; how many. Presented again they are unknown."""
+        statement = delete(RefreshTokenTable).where(RefreshTokenTable.exchange_time < before)
+        return (await self._tx.execute(statement)).rowcount
+
     async def delete_expired(self, before: datetime) -> int:
         """Remove sessions that expired before a time, and their tokens; how many."""
         return (await self._tx.execute(delete(SessionTable).where(SessionTable.expire_time < before))).rowcount

@@ -28,7 +28,7 @@ SERVICES = ("auth", "agent", "file", "chat")
 _PARLEY = (sys.executable, "-m", "services.cli")
 _SERVICE_GRACE = 3.3
 """Seconds for the services; with those of PostgreSQL less than the 5 s in which everything has ended."""
-_DRAIN = "2"
+_DRAIN = "1.5"
 """Seconds of this that calls in flight get, unless the operator says otherwise."""
 
 

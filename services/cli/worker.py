@@ -21,10 +21,10 @@ def run() -> int:
     configure_logging(auth, "worker")
 
     async def work(stop: asyncio.Event) -> None:
-        async with AsyncExitStack() as stack:
-            db = await stack.enter_async_context(Database.open(auth))
+        async with Database.open(auth) as db:
             if not await _ready_before(db, stop):
                 return
+        async with AsyncExitStack() as stack:
             jobs: list[Job] = [
                 *await stack.enter_async_context(open_auth_jobs(auth)),
                 *await stack.enter_async_context(open_file_jobs(file)),

@@ -67,7 +67,9 @@ class FileSettings(FileStoreSettings, ServiceSettings):
     )
     file_max_open_uploads: int = Field(8, ge=1, le=1000, description="Files open at a time on one UploadFiles stream.")
     file_max_uploads: int = Field(64, ge=1, le=100_000, description="Files being uploaded at a time, a process.")
+    file_max_uploads_per_user: int = Field(32, ge=1, le=100_000, description="Of those, how many one user may have.")
     file_max_downloads: int = Field(128, ge=1, le=100_000, description="Downloads at a time, a process.")
+    file_max_downloads_per_user: int = Field(64, ge=1, le=100_000, description="Of those, how many one user may have.")
 
 
 class FileJobSettings(FileStoreSettings):

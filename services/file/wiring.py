@@ -7,6 +7,7 @@ from datetime import timedelta
 from parley.file.v1 import file_service_pb2
 from services.file.domain.downloads import Downloads
 from services.file.domain.files import Files
+from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
 from services.file.domain.upload import UploadLimits
 from services.file.domain.uploads import Uploads
@@ -38,7 +39,7 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
             db,
             store,
             piece_bytes=settings.file_download_chunk_bytes,
-            max_in_the_process=settings.file_max_downloads,
+            slots=Slots(in_the_process=settings.file_max_downloads, for_a_user=settings.file_max_downloads_per_user),
         )
         try:
             yield Service(
@@ -77,6 +78,7 @@ def _limits(settings: FileSettings) -> UploadLimits:
         part_bytes=settings.file_part_bytes,
         max_on_a_stream=settings.file_max_open_uploads,
         max_in_the_process=settings.file_max_uploads,
+        max_for_a_user=settings.file_max_uploads_per_user,
         idle_timeout=timedelta(seconds=settings.file_idle_timeout),
         heartbeat=settings.unfinished_after / 4,
     )

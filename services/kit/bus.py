@@ -127,7 +127,8 @@ class PostgresBus:
                         await self._send_batches(connection)
                         retry_after = FIRST_RETRY_SECONDS
             except (psycopg.Error, OSError) as error:
-                log.warning("hints cannot be sent, trying again", error=type(error).__name__)
+                if retry_after == FIRST_RETRY_SECONDS:  # Once for each loss.
+                    log.warning("hints cannot be sent, trying again", error=type(error).__name__)
                 await asyncio.sleep(retry_after)
                 retry_after = min(retry_after * 2, LAST_RETRY_SECONDS)
 
@@ -162,7 +163,8 @@ class PostgresBus:
                         async with asyncio.timeout(CHECK_SECONDS):
                             await connection.execute("SELECT 1")
             except (psycopg.Error, OSError, TimeoutError) as error:
-                log.warning("hints cannot be heard, connecting again", error=type(error).__name__)
+                if retry_after == FIRST_RETRY_SECONDS:  # Once for each loss.
+                    log.warning("hints cannot be heard, connecting again", error=type(error).__name__)
                 self._listening.clear()
                 await asyncio.sleep(retry_after)
                 retry_after = min(retry_after * 2, LAST_RETRY_SECONDS)

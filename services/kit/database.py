@@ -204,8 +204,9 @@ def _is_connection_lost(error: BaseException) -> bool:
         return error.connection_invalidated
     if isinstance(error, psycopg.InterfaceError | exc.TimeoutError):
         return True
-    # Class 08: connection; 53: out of connections, disk or memory; 57P: shutting down; no state: never got there.
+    # Class 08: connection; 53: out of connections, disk or memory; 57P: shutting down; 57014: the statement took too
+    # long, mostly for a lock; no state: never got there.
     state = getattr(error, "sqlstate", None)
     return isinstance(error, psycopg.OperationalError) and (
-        state is None or state[:2] in ("08", "53") or state[:3] == "57P"
+        state is None or state[:2] in ("08", "53") or state[:3] == "57P" or state == "57014"
     )

@@ -127,6 +127,12 @@ class RequestMalformed(InvalidArgument):
     reason = "REQUEST_MALFORMED"
 
 
+class RequestTooLarge(ResourceExhausted):
+    """The request is larger than this method takes."""
+
+    reason = "REQUEST_TOO_LARGE"
+
+
 class TokenMissing(Unauthenticated):
     """This call needs an access token: send `authorization: Bearer <token>` as metadata."""
 

@@ -21,6 +21,7 @@ class InFlight:
         self._unary = 0
         self._streams = 0
         self._followers: set[Drainable] = set()
+        self._others: set[Drainable] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -31,19 +32,19 @@ class InFlight:
     def enter(self, call: Drainable, *, streaming: bool, follower: bool) -> None:
         """A call has begun."""
         self._empty.clear()
-        if not streaming:
+        call.task = asyncio.current_task()
+        (self._followers if follower else self._others).add(call)
+        if streaming:
+            self._streams += 1
+        else:
             self._unary += 1
-            return
-        self._streams += 1
-        if follower:
-            call.task = asyncio.current_task()
-            self._followers.add(call)
 
     def leave(self, call: Drainable, *, streaming: bool) -> None:
         """The call is over: its handler's `finally` has run, and its status was given to gRPC."""
+        self._followers.discard(call)
+        self._others.discard(call)
         if streaming:
             self._streams -= 1
-            self._followers.discard(call)
         else:
             self._unary -= 1
         if not self._unary and not self._streams:
@@ -53,6 +54,11 @@ class InFlight:
         """Tell every long stream that the server is about to stop."""
         self.draining.set()
         for call in list(self._followers):
+            call.end_for_drain()
+
+    def end_all(self) -> None:
+        """The grace is nearly over: tell who is still there, while it can be told."""
+        for call in [*self._followers, *self._others]:
             call.end_for_drain()
 
     async def wait_empty(self, seconds: float) -> bool:

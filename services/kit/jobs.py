@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 JobName = NewType("JobName", str)
 
-MAX_ATTEMPTS = 8
+MAX_RETRIES = 8
 POLLING_SECONDS = 2.0
 STALLED_SECONDS = 30.0
 RECONNECT_SECONDS = 1.0
@@ -90,7 +90,7 @@ def _register(app: procrastinate.App, job: Job) -> None:
         try:
             await job.run(**arguments)
         except Exception as error:
-            given_up = context.job.attempts >= MAX_ATTEMPTS
+            given_up = context.job.attempts >= MAX_RETRIES
             level = logging.ERROR if given_up else logging.WARNING
             log.log(
                 level, "job failed", job=job.name, id=context.job.id, given_up=given_up, fault=describe_fault(error)
@@ -98,7 +98,7 @@ def _register(app: procrastinate.App, job: Job) -> None:
             raise
         log.log(logging.DEBUG if job.cron else logging.INFO, "job done", job=job.name)
 
-    retry = procrastinate.RetryStrategy(max_attempts=MAX_ATTEMPTS, exponential_wait=2)
+    retry = procrastinate.RetryStrategy(max_attempts=MAX_RETRIES, exponential_wait=2)
     task: Any = app.task(name=job.name, retry=retry, pass_context=True)(run)
     if job.cron:
         app.periodic(cron=job.cron)(task)

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -13,6 +14,8 @@ from services.kit.settings import LogSettings
 
 def configure_logging(settings: LogSettings, process: str) -> None:
     """Send every log line of this process to standard error, as text for people or as one JSON object a line.
+
+    That includes what libraries log, warnings, and the exception that ends the process.
 
     An exception is written as `describe_fault` does, whoever logs it: never with the values of variables.
 
@@ -30,8 +33,11 @@ def configure_logging(settings: LogSettings, process: str) -> None:
         if as_json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
     )
+    if as_json:
+        shared.insert(0, _named(process))
+        sys.excepthook = _log_crash
     structlog.configure(
-        processors=[_named(process), *shared, renderer] if as_json else [*shared, renderer],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
@@ -47,6 +53,9 @@ def configure_logging(settings: LogSettings, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(True)
+    # It tells of every attempt to connect. `kit.database` says once that the database is away.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def _named(process: str) -> structlog.typing.Processor:
@@ -69,6 +78,13 @@ def _describe_exception(_logger: Any, _method: str, event: MutableMapping[str, A
     if info and error is not None:
         event["fault"] = describe_fault(error)
     return event
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    structlog.get_logger().critical("crashed", fault=describe_fault(error))
 
 
 def _tells_no_arguments(record: logging.LogRecord) -> bool:

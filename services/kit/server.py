@@ -20,9 +20,10 @@ from services.kit.settings import ServiceSettings
 log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+# After the grace, calls that are still there are told SHUTTING_DOWN, and have this many seconds to clean up behind them
+# before gRPC cuts them off.
 STOP_MARGIN = 1.0
-# What of the grace is for calls to end by themselves; in the rest the others are told SHUTTING_DOWN.
-GRACE_FOR_WORK = 0.85
+CUT_OFF_MARGIN = 0.3
 # In milliseconds, as gRPC takes them.
 KEEPALIVE_AFTER = 20_000
 KEEPALIVE_TIMEOUT = 5_000
@@ -110,11 +111,11 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
         yield address
     finally:
         inflight.drain()
-        stopping = asyncio.ensure_future(server.stop(settings.drain_seconds))
-        if not await inflight.wait_empty(settings.drain_seconds * GRACE_FOR_WORK):
+        stopping = asyncio.ensure_future(server.stop(settings.drain_seconds + STOP_MARGIN))
+        if not await inflight.wait_empty(settings.drain_seconds):
             inflight.end_all()
         await stopping
-        if not await inflight.wait_empty(STOP_MARGIN):
+        if not await inflight.wait_empty(CUT_OFF_MARGIN):
             log.warning("calls still running at the end of the grace", service=service.name)
         log.info("stopped", service=service.name)
 

@@ -236,7 +236,7 @@ async def test_an_upload_is_removed_although_its_client_goes_away_meanwhile(
 
     monkeypatch.setattr(Folder, "delete", slow_delete)
     hour, user_id = timedelta(hours=1), as_user.id("ann")
-    limits = UploadLimits(len(DATA), PART, 1, 1, idle_timeout=hour, heartbeat=hour)
+    limits = UploadLimits(len(DATA), PART, 1, 1, 1, idle_timeout=hour, heartbeat=hour)
     async with open_parts(behind.folder.as_uri(), threads=1) as store:
         uploads = Uploads(database, store, clock=utc_now, limits=limits)
 

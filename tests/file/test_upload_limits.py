@@ -91,6 +91,24 @@ async def test_more_uploads_than_the_process_has_memory_for_are_refused(
     assert (await upload(files, as_user("ann"), whole(b"second"))).size_bytes == 6
 
 
+async def test_one_user_does_not_take_the_places_of_the_others(serve_files: Any, as_user: Any, behind: Behind) -> None:
+    files, first_may_end = await serve_files(file_max_uploads=2, file_max_uploads_per_user=1), asyncio.Event()
+
+    async def first() -> Any:
+        for request in whole(DATA)[:-1]:
+            yield request
+        await first_may_end.wait()
+        yield whole(DATA)[-1]
+
+    call = files.UploadFile(first(), metadata=as_user("ann"), timeout=DEADLINE)
+    await eventually(lambda: len(behind.parts()) == 3)
+    with raises_status(RESOURCE_EXHAUSTED, "OVERLOADED"):
+        await upload(files, as_user("ann"), whole(b"second"))
+    assert (await upload(files, as_user("bob"), whole(b"his first"))).size_bytes == 9
+    first_may_end.set()
+    await call
+
+
 async def test_the_limits_are_told(serve_files: Any, as_user: Any) -> None:
     files = await serve_files(file_max_bytes=5 * 2**40, file_max_open_uploads=3, file_idle_timeout=1.5)
     limits = await files.GetUploadLimits(pb2.GetUploadLimitsRequest(), metadata=as_user("ann"))

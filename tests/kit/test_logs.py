@@ -1,5 +1,6 @@
 """The log of a process: whoever writes to it, it holds no data that a call or a job was about."""
 
+import json
 import subprocess
 import sys
 
@@ -59,3 +60,37 @@ def test_an_exception_is_logged_without_its_text_and_without_the_values_of_varia
     assert ended.stderr.count("sqlalchemy.exc.IntegrityError (SQLSTATE None)") == 2
     assert SECRET not in ended.stderr
     assert "ended with status" not in ended.stderr
+
+
+def test_every_line_for_machines_is_an_object_that_names_its_process() -> None:
+    program = """
+import logging
+import warnings
+
+import structlog
+
+from services.kit.logs import configure_logging
+from services.kit.settings import LogSettings
+
+configure_logging(LogSettings(), "auth")
+structlog.get_logger().info("ours", user_id="7")
+logging.getLogger("a.library").warning("two\\nlines")
+warnings.warn("beware", stacklevel=1)
+raise RuntimeError("the end")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PARLEY_LOG_FORMAT": "json", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 1
+    ours, library, warning, crash = (json.loads(line) for line in ended.stderr.splitlines())
+    assert {line["process"] for line in (ours, library, warning, crash)} == {"auth"}
+    assert (ours["event"], ours["level"], ours["user_id"]) == ("ours", "info", "7")
+    assert (library["event"], library["level"]) == ("two\nlines", "warning")
+    assert "beware" in warning["event"]
+    assert (crash["event"], crash["level"]) == ("crashed", "critical")
+    assert "RuntimeError: the end" in crash["fault"]

@@ -12,7 +12,7 @@ from parley.agent.v1 import agent_service_pb2 as agent_pb2
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.chat.v1 import chat_service_pb2 as chat_pb2
 from parley.file.v1 import file_service_pb2 as file_pb2
-from services.kit.errors import RequestMalformed, ValidationFailed
+from services.kit.errors import RequestMalformed, RequestTooLarge, ValidationFailed
 from services.kit.messages import Decoder, check
 from services.kit.status import MAX_VIOLATIONS, to_rpc_status
 from tests.support import detail
@@ -140,4 +140,20 @@ def test_nul_in_bytes_is_data() -> None:
 
 def test_a_valid_message_comes_out_as_it_went_in() -> None:
     request = configured(temperature=0.5, tools=["search"], nested={"deep": None})
+    assert Decoder(agent_pb2.CreateAgentRequest).decode(request.SerializeToString()) == request
+
+
+def test_a_request_is_bounded_unless_it_carries_a_files_bytes() -> None:
+    hello = chat_pb2.ConnectRequest.Hello(cursors=[chat_pb2.ConnectRequest.Subscribe()] * 300_000)
+    with pytest.raises(RequestTooLarge):
+        Decoder(chat_pb2.ConnectRequest).decode(chat_pb2.ConnectRequest(hello=hello).SerializeToString())
+    chunk = file_pb2.UploadFileRequest(chunk=file_pb2.UploadChunk(data=bytes(2 * 2**20)))
+    assert Decoder(file_pb2.UploadFileRequest).decode(chunk.SerializeToString()) == chunk
+
+
+def test_the_largest_agent_that_is_within_its_rules_fits() -> None:
+    request = agent_pb2.CreateAgentRequest(
+        name="n" * 64, model_name="m" * 100, system_prompt="\U0001f600" * 32_768, description="\U0001f600" * 2_000
+    )
+    request.config.update({f"k{number}": None for number in range(5_000)})  # about 64 KiB as JSON
     assert Decoder(agent_pb2.CreateAgentRequest).decode(request.SerializeToString()) == request

@@ -22,6 +22,7 @@ from services.kit.server import AddressUnusable, PortTaken, running, server_opti
 from tests.kit.conftest import (
     FILE_ID,
     HTTP2_PREFACE,
+    KINDS,
     Start,
     call_of_kind,
     connect,
@@ -104,6 +105,29 @@ async def test_a_call_that_outlasts_the_grace_is_ended_and_its_cleanup_is_waited
         await server.stop()
         assert cleaned_up
         with pytest.raises(grpc.aio.AioRpcError):
+            await calling
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_of_any_kind_that_outlasts_the_grace_is_told_to_go_elsewhere(
+    keys: TestKeys, token: Metadata, kind: str
+) -> None:
+    entered = asyncio.Event()
+
+    async def endless(_requests: Any, _call: Any) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def endless_stream(requests: Any, call: Any) -> AsyncIterator[Any]:
+        await endless(requests, call)
+        yield
+
+    behaviour = {kind: endless_stream if kind == "DownloadFile" else endless}
+    async with Stoppable(keys, drain_seconds=1.0, **behaviour) as server:
+        calling = asyncio.create_task(call_of_kind(server.channel, kind, token))
+        await asyncio.wait_for(entered.wait(), 5)
+        server.stop()
+        with raises_status(StatusCode.UNAVAILABLE, "SHUTTING_DOWN"):
             await calling
 
 

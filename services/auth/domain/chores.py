@@ -39,11 +39,13 @@ class Chores:
         await self._mailer.send(welcome_mail(user))
 
     async def delete_expired_sessions(self) -> None:
-        """Remove sessions that expired long ago, with their refresh tokens."""
+        """Remove sessions that expired long ago with their refresh tokens, and tokens that were used up long ago."""
+        before = self._clock() - EXPIRED_KEPT
         async with self._db.transaction() as tx:
-            deleted = await Sessions(tx).delete_expired(self._clock() - EXPIRED_KEPT)
-        if deleted:
-            log.info("expired sessions deleted", count=deleted)
+            sessions = await Sessions(tx).delete_expired(before)
+            tokens = await Sessions(tx).delete_exchanged_tokens(before)
+        if sessions or tokens:
+            log.info("expired sessions deleted", sessions=sessions, tokens=tokens)
 
 
 def welcome_mail(user: User) -> EmailMessage:

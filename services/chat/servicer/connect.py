@@ -17,12 +17,13 @@ from services.chat.domain.notices import Hello, Intent, Ping, Send, Subscribe, U
 from services.chat.domain.outbox import Outbox
 from services.chat.servicer.responses import connect_responses
 from services.kit.calls import Call
-from services.kit.errors import RequestMalformed, ShuttingDown, ValidationFailed
+from services.kit.errors import RequestMalformed, RequestTooLarge, ShuttingDown, ValidationFailed
 from services.kit.status import MAX_VIOLATIONS
 from services.kit.streams import Stream
 
 ConnectStream = Stream[pb2.ConnectRequest, pb2.ConnectResponse]
 
+HELLO_SECONDS = 10.0
 LAST_ACKS_SECONDS = 10.0
 LAST_WRITES_SECONDS = 0.5
 RECONNECT_SECONDS = (0.1, 1.0)
@@ -36,7 +37,7 @@ async def converse(stream: ConnectStream, call: Call, conversations: Conversatio
             conversation = conversations.begin(call.caller.user_id, tasks)
             try:
                 writing = tasks.create_task(_write(stream, conversation.outbox))
-                await conversation.handle(_intent(await stream.requests.receive()))
+                await conversation.handle(_intent(await stream.requests.receive(HELLO_SECONDS)))
                 half_closed = await _read_until_half_closed(stream, call, conversation, tasks, go_away_seconds)
                 await conversation.finish(LAST_ACKS_SECONDS if half_closed else LAST_WRITES_SECONDS)
             finally:
@@ -81,6 +82,9 @@ async def _read(stream: ConnectStream, conversation: Conversation, handling: asy
             continue
         except RequestMalformed:
             await conversation.refuse(RequestMalformed())
+            continue
+        except RequestTooLarge:
+            await conversation.refuse(RequestTooLarge())
             continue
         if request is None:
             return

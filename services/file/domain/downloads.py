@@ -4,18 +4,17 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 import google_crc32c
 
 from services.file.domain.failures import told_to_the_client
+from services.file.domain.slots import Slots
 from services.file.errors import FileNotFound, RangeInvalid
 from services.file.models import Part, Piece, StoredFile
 from services.file.repository import FileRows, UploadRows
 from services.file.store import PartLost, PartStore
 from services.kit.database import Database
-from services.kit.errors import Overloaded
 
 PARTS_AT_A_TIME = 100
 
@@ -23,12 +22,11 @@ PARTS_AT_A_TIME = 100
 class Downloads:
     """Opens downloads, as many at a time as the process has memory for."""
 
-    def __init__(self, db: Database, store: PartStore, *, piece_bytes: int, max_in_the_process: int) -> None:
+    def __init__(self, db: Database, store: PartStore, *, piece_bytes: int, slots: Slots) -> None:
         self._db = db
         self._store = store
         self._piece_bytes = piece_bytes
-        self._most = max_in_the_process
-        self._count = 0
+        self._slots = slots
 
     @asynccontextmanager
     async def download_file(self, user_id: UUID, file_id: UUID, offset: int, limit: int) -> AsyncIterator["Download"]:
@@ -36,9 +34,7 @@ class Downloads:
 
         Raises FileNotFound, RangeInvalid, Overloaded.
         """
-        if self._count >= self._most:
-            raise Overloaded(retry_after=timedelta(seconds=1))
-        self._count += 1
+        self._slots.take(user_id)
         try:
             async with self._db.read() as tx:
                 file = await FileRows(tx).get(user_id, file_id)
@@ -49,7 +45,7 @@ class Downloads:
             end = min(file.size_bytes, offset + limit) if limit else file.size_bytes
             yield Download(self._db, self._store, file, offset, end, self._piece_bytes)
         finally:
-            self._count -= 1
+            self._slots.give_back(user_id)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class UploadLimits:
     part_bytes: int
     max_on_a_stream: int
     max_in_the_process: int
+    max_for_a_user: int
+    """Of those in the process."""
     idle_timeout: timedelta
     """How long a stream may be silent."""
     heartbeat: timedelta
@@ -42,7 +44,7 @@ class Upload:
     """The state of one upload. It becomes a file in `commit` or not at all; `close` removes what is left of it."""
 
     def __init__(self, user_id: UUID, parts: PartWriter, limits: UploadLimits, clock: Callable[[], datetime]) -> None:
-        self._user_id = user_id
+        self.user_id = user_id
         self._parts = parts
         self._limits = limits
         self._clock = clock
@@ -75,7 +77,7 @@ class Upload:
             raise UploadIncomplete
         file = StoredFile(
             id=uuid7(),
-            user_id=self._user_id,
+            user_id=self.user_id,
             upload_id=self._parts.upload_id,
             filename=self._start.filename,
             content_type=self._start.content_type,

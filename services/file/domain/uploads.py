@@ -4,16 +4,17 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from services.file.domain.parts import PartWriter
+from services.file.domain.slots import Slots
 from services.file.domain.upload import Upload, UploadLimits
 from services.file.errors import TooManyOpenUploads, UploadIncomplete, UploadOutOfTurn
 from services.file.models import Start, Step, StoredFile
 from services.file.store import PartStore
 from services.kit.database import Database
-from services.kit.errors import DomainError, Overloaded
+from services.kit.errors import DomainError
 
 REMEMBERED_KEYS = 4096
 
@@ -28,7 +29,7 @@ class Uploads:
         self._db = db
         self._store = store
         self._clock = clock
-        self._count = 0
+        self._slots = Slots(in_the_process=limits.max_in_the_process, for_a_user=limits.max_for_a_user)
         self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -51,9 +52,7 @@ class Uploads:
 
     def begin(self, user_id: UUID) -> Upload:
         """A new upload, which must be ended. Raises Overloaded."""
-        if self._count >= self.limits.max_in_the_process:
-            raise Overloaded(retry_after=timedelta(seconds=1))
-        self._count += 1
+        self._slots.take(user_id)
         parts = PartWriter(
             self._db,
             self._store,
@@ -82,7 +81,7 @@ class Uploads:
         try:
             await upload.close()
         finally:
-            self._count -= 1
+            self._slots.give_back(upload.user_id)
 
 
 class UploadBatch:

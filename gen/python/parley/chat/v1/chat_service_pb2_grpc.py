@@ -178,8 +178,8 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Connect(self, request_iterator, context):
-        """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`. A failure
-        that concerns one message or room is a `nack` and the stream goes on.
+        """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`, which has
+        to come within 10 seconds. A failure that concerns one message or room is a `nack` and the stream goes on.
 
         The sender's own stream gets the `ack` of a message and not its event; the sender's other streams get the event. On a
         stream that follows the room, the ack stands where the event would: the last sequence that the client was given, by

@@ -63,8 +63,8 @@ class ChatServiceStub:
     Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CURSOR_INVALID, SHUTTING_DOWN.
     """
     Connect: _aio.StreamStreamMultiCallable[_chat_service_pb2.ConnectRequest, _chat_service_pb2.ConnectResponse]
-    """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`. A failure
-    that concerns one message or room is a `nack` and the stream goes on.
+    """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`, which has
+    to come within 10 seconds. A failure that concerns one message or room is a `nack` and the stream goes on.
 
     The sender's own stream gets the `ack` of a message and not its event; the sender's other streams get the event. On a
     stream that follows the room, the ack stands where the event would: the last sequence that the client was given, by
@@ -185,8 +185,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_chat_service_pb2.ConnectRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_chat_service_pb2.ConnectRequest], _abc.AsyncIterator[_chat_service_pb2.ConnectResponse]],
     ) -> _abc.AsyncIterator[_chat_service_pb2.ConnectResponse]:
-        """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`. A failure
-        that concerns one message or room is a `nack` and the stream goes on.
+        """The conversation: one stream that sends to and follows many rooms. The client's first message is `hello`, which has
+        to come within 10 seconds. A failure that concerns one message or room is a `nack` and the stream goes on.
 
         The sender's own stream gets the `ack` of a message and not its event; the sender's other streams get the event. On a
         stream that follows the room, the ack stands where the event would: the last sequence that the client was given, by

@@ -65,6 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED. The server has no such method."""
     ERROR_REASON_SERVICE_UNKNOWN: _ErrorReason.ValueType  # 17
     """NOT_FOUND. Given by the health service only: the server has no service of the name that was asked about."""
+    ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 18
+    """RESOURCE_EXHAUSTED. The request has more than 512 KiB, and is not of a kind that carries a file's bytes."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Strings are Unicode without U+0000: a request that holds one is refused with VALIDATION_FAILED.
@@ -117,4 +119,6 @@ ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 16
 """UNIMPLEMENTED. The server has no such method."""
 ERROR_REASON_SERVICE_UNKNOWN: ErrorReason.ValueType  # 17
 """NOT_FOUND. Given by the health service only: the server has no service of the name that was asked about."""
+ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 18
+"""RESOURCE_EXHAUSTED. The request has more than 512 KiB, and is not of a kind that carries a file's bytes."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -12,9 +12,10 @@ from services.chat.domain.conversation import Conversation
 from services.chat.domain.notices import Nack
 from services.chat.settings import ChatSettings
 from services.chat.wiring import open_chat
+from services.kit.messages import MAX_REQUEST_BYTES
 from tests.chat.conftest import Chat
 
-NEARLY_4_MIB = 4_194_000
+AS_LARGE_AS_CAN_BE = MAX_REQUEST_BYTES - 1_000
 
 
 @pytest.fixture
@@ -26,13 +27,13 @@ async def test_a_nack_names_no_more_of_an_id_than_an_id_can_have(chat: Chat, as_
     ann = as_user("ann")
     room_id = await chat.create_room(ann)
     async with chat.connect(ann) as stream:
-        await stream.send(room_id, "x" * NEARLY_4_MIB)
+        await stream.send(room_id, "x" * AS_LARGE_AS_CAN_BE)
         nack = await stream.notice("nack", room_id=room_id)
         assert nack.client_message_id == "x" * 64
         assert nack.ByteSize() < 1024
 
 
-@pytest.mark.parametrize("raw", [b"\x22" + b"\xff" * 1_000_000, pb2.ConnectRequest.Send(text="x" * 1_000_000)])
+@pytest.mark.parametrize("raw", [b"\x22" + b"\xff" * 300_000, pb2.ConnectRequest.Send(text="x" * 300_000)])
 async def test_a_refusal_that_waits_holds_nothing_of_its_request(
     chat: Chat, as_user: Any, monkeypatch: Any, raw: Any
 ) -> None:
