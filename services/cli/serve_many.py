@@ -9,7 +9,7 @@ from services.cli.processes import ProcessSpec
 from services.cli.settings import SuiteSettings
 from services.cli.supervisor import Ended, Supervisor
 from services.cli.up import CannotStart, check_ports
-from services.kit.settings import load
+from services.kit.settings import EXIT_BAD_SETTINGS, SettingUnusable, load
 
 
 def serve_many(service: str, processes: int) -> int:
@@ -33,6 +33,9 @@ def serve_many(service: str, processes: int) -> int:
         # The processes share the port with each other; with anybody else they must not.
         check_ports(settings.listen_host, {service: settings.ports[service]})
         return asyncio.run(supervise())
+    except SettingUnusable as unusable:
+        output.say(f"parley: {unusable}")
+        return EXIT_BAD_SETTINGS
     except CannotStart as problem:
         output.say(f"parley: {problem}")
         return 1

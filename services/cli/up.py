@@ -20,6 +20,7 @@ from services.cli.processes import ProcessSpec
 from services.cli.readiness import file_exists, serving
 from services.cli.supervisor import Ended, Supervisor
 from services.kit.schema import has_schema
+from services.kit.settings import EXIT_BAD_SETTINGS, SettingUnusable
 
 EXIT_FAILED = 1
 EXIT_KILLED = 128 + signal.SIGINT
@@ -59,7 +60,7 @@ def up(settings: UpSettings) -> int:
     output = Output(names, as_json=settings.log_as_json)
     lock = None
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_data_folder(settings.data_dir)
         lock = take_data_folder(settings.data_dir)
         check_ports(settings.listen_host, settings.ports)
         cluster = None if settings.database_url else Cluster.open(settings.data_dir, report=output.say)
@@ -68,6 +69,9 @@ def up(settings: UpSettings) -> int:
         finally:
             if cluster is not None:
                 cluster.close()
+    except SettingUnusable as unusable:
+        output.say(f"parley: {unusable}")
+        return EXIT_BAD_SETTINGS
     except (CannotStart, PostgresError, OSError) as problem:
         output.say(f"parley: {problem}")
         return EXIT_FAILED
@@ -77,6 +81,18 @@ def up(settings: UpSettings) -> int:
         if lock is not None:
             lock.release()
         output.close()
+
+
+def make_data_folder(data_dir: Path) -> None:
+    """Make the folder if it is not there, for nobody else to enter.
+
+    Raises:
+        SettingUnusable: it cannot be made.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingUnusable(f"PARLEY_DATA_DIR={data_dir} cannot be a folder: {error.strerror}") from None
 
 
 def take_data_folder(data_dir: Path) -> FileLock:
@@ -102,25 +118,26 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
     """Make sure that every service will be able to listen.
 
     Raises:
-        CannotStart: naming the port and the setting that changes it.
+        CannotStart: somebody listens on the port.
+        SettingUnusable: the host is not one to listen on, or two services have one port.
     """
     seen: dict[int, str] = {}
     for name, port in ports.items():
         setting = f"PARLEY_{name.upper()}_PORT"
         if port and port in seen:
-            raise CannotStart(f"{setting} and {seen[port]} are both {port}: each service needs its own")
+            raise SettingUnusable(f"{setting} and {seen[port]} are both {port}: each service needs its own")
         seen[port] = setting
         try:
             _try_to_listen(host, port)
         except socket.gaierror as error:
-            raise CannotStart(f"PARLEY_LISTEN_HOST={host} is not an address: {error.strerror}") from None
+            raise SettingUnusable(f"PARLEY_LISTEN_HOST={host} is not an address: {error.strerror}") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise CannotStart(
                     f"port {port} for {name} is taken: end the program that has it, or set {setting} to another"
                 ) from None
             if error.errno == errno.EADDRNOTAVAIL:
-                raise CannotStart(f"PARLEY_LISTEN_HOST={host} is not an address of this machine") from None
+                raise SettingUnusable(f"PARLEY_LISTEN_HOST={host} is not an address of this machine") from None
             raise CannotStart(f"cannot listen on port {port} ({setting}): {error.strerror}") from None
 
 

@@ -33,15 +33,19 @@ def parley(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         (("serve", "file"), {"PARLEY_FILE_STORE_URL": "file:///proc/none"}, "PARLEY_FILE_STORE_URL: the store"),
         (("serve", "file"), {"PARLEY_FILE_STORE_URL": "ftp://here"}, "PARLEY_FILE_STORE_URL: must begin with"),
         (("up",), {"PARLEY_CHAT_PORT": "65536"}, "PARLEY_CHAT_PORT: Input should be less than"),
+        (("up",), {"PARLEY_DATABASE_URL": "mysql://here"}, "PARLEY_DATABASE_URL: must be a URL such as postgresql://"),
+        (("up",), {"PARLEY_DATA_DIR": "/dev/null/data"}, "PARLEY_DATA_DIR=/dev/null/data cannot be a folder"),
+        (("up",), {"PARLEY_LISTEN_HOST": "192.0.2.1"}, "PARLEY_LISTEN_HOST=192.0.2.1 is not an address of this"),
+        (("serve", "chat", "--processes", "2"), {"PARLEY_LISTEN_HOST": "192.0.2.1"}, "PARLEY_LISTEN_HOST=192.0.2.1 is"),
     ],
 )
 def test_a_setting_that_is_wrong_is_a_clear_last_line_and_exit_2(
     command: tuple[str, ...], environment: dict[str, str], says: str, tmp_path: Path
 ) -> None:
     given = environment if says.endswith("is not set") else {"PARLEY_DATABASE_URL": NOBODY_THERE, **environment}
-    ended = parley(*command, PARLEY_DATA_DIR=str(tmp_path), **given)
+    ended = parley(*command, **{"PARLEY_DATA_DIR": str(tmp_path), **given})
     assert ended.returncode == 2
-    line = ended.stderr.splitlines()[-1]
+    line = (ended.stdout + ended.stderr).splitlines()[-1]
     assert line.startswith(f"parley: {says}")
 
 

@@ -19,6 +19,7 @@ from grpc_health.v1.health import aio as health
 from services.cli import leash
 from services.cli.readiness import serving
 from services.cli.up import CannotStart, check_ports, take_data_folder
+from services.kit.settings import SettingUnusable
 from tests.cli.processes_seen import ROOT, eventually, gone, python
 
 _FAKES = str(ROOT / "tests" / "cli" / "supervised_fakes.py")
@@ -182,9 +183,9 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it() -> None:
 
 
 def test_two_services_on_one_port_and_a_strange_address_are_refused() -> None:
-    with pytest.raises(CannotStart, match="PARLEY_CHAT_PORT and PARLEY_AUTH_PORT are both 50999"):
+    with pytest.raises(SettingUnusable, match="PARLEY_CHAT_PORT and PARLEY_AUTH_PORT are both 50999"):
         check_ports("127.0.0.1", {"auth": 50999, "chat": 50999})
-    with pytest.raises(CannotStart, match="PARLEY_LISTEN_HOST"):
+    with pytest.raises(SettingUnusable, match="PARLEY_LISTEN_HOST"):
         check_ports("192.0.2.1", {"auth": 50999})
 
 
