@@ -64,6 +64,17 @@ def test_every_rpc_states_who_may_call_it() -> None:
                 assert stated != access_pb2.ACCESS_UNSPECIFIED, f"{service.name}.{method.name}"
 
 
+def test_no_rpc_but_these_is_open_to_anybody() -> None:
+    public = {
+        f"{service.name}.{method.name}"
+        for file in descriptor_set().file
+        for service in file.service
+        for method in service.method
+        if method.options.Extensions[access_pb2.access] == access_pb2.ACCESS_PUBLIC
+    }
+    assert public == {"AuthService.Register", "AuthService.Login", "AuthService.RefreshToken", "AuthService.GetJwks"}
+
+
 def test_the_descriptor_set_needs_no_other_file() -> None:
     files = descriptor_set().file
     there: set[str] = set()
