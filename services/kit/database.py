@@ -6,16 +6,14 @@ from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 
 import psycopg
-import structlog
-from sqlalchemy import MetaData, exc
+from sqlalchemy import MetaData, event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kit.errors import DatabaseUnavailable, DomainError
-from services.kit.schema import REVISION, SchemaMissing, check_schema
+from services.kit.probe import Probe
 from services.kit.settings import DatabaseSettings
-
-log = structlog.get_logger()
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_label)s",
@@ -25,8 +23,6 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-PROBE_INTERVAL = 0.3
-PROBE_TIMEOUT = 0.5
 CONNECT_TIMEOUT = 3
 
 
@@ -80,11 +76,12 @@ class Scope:
 class Database:
     """The process's access to PostgreSQL. Made by `Database.open`."""
 
-    def __init__(self, engine: AsyncEngine, url: str) -> None:
+    def __init__(self, engine: AsyncEngine, probe: Probe) -> None:
         self._autocommit = engine
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
-        self._url = url
-        self._ready = asyncio.Event()
+        self._probe = probe
+        event.listen(engine.sync_engine, "connect", self._on_connect)
+        event.listen(engine.sync_engine, "checkout", self._on_checkout)
 
     @classmethod
     @asynccontextmanager
@@ -105,24 +102,24 @@ class Database:
             },
             hide_parameters=True,
         )
-        database = cls(engine, url)
-        probe = asyncio.create_task(database._probe_for_ever(), name="database-probe")
+        probe = Probe(libpq_url(url))
+        probing = asyncio.create_task(probe.run_for_ever(), name="database-probe")
         try:
-            yield database
+            yield cls(engine, probe)
         finally:
-            probe.cancel()
+            probing.cancel()
             with suppress(asyncio.CancelledError):
-                await probe
+                await probing
             await engine.dispose()
 
     @property
     def is_ready(self) -> bool:
         """Whether PostgreSQL answered the last probe, and has the schema that this code needs."""
-        return self._ready.is_set()
+        return self._probe.ready.is_set()
 
     async def wait_ready(self) -> None:
         """Return once it is ready."""
-        await self._ready.wait()
+        await self._probe.ready.wait()
 
     def transaction(self) -> Scope:
         """One transaction: committed when the block ends, rolled back when it raises. Only the domain opens one."""
@@ -132,58 +129,13 @@ class Database:
         """A connection that commits every statement: for use cases of a single statement, at one round trip."""
         return Scope(self._autocommit, transactional=False)
 
-    async def _probe_for_ever(self) -> None:
-        connection: psycopg.AsyncConnection | None = None
-        said_away = False
-        try:
-            while True:
-                try:
-                    if connection is None:
-                        connection = await psycopg.AsyncConnection.connect(
-                            libpq_url(self._url), autocommit=True, connect_timeout=CONNECT_TIMEOUT
-                        )
-                    if not self.is_ready:
-                        await check_schema(connection)
-                    await self._probe(connection)
-                except SchemaMissing:
-                    if not said_away:
-                        log.warning("database without the schema, waiting for `parley migrate`", revision=REVISION)
-                        said_away = True
-                except (psycopg.Error, OSError, TimeoutError) as error:
-                    self._ready.clear()
-                    if not said_away:
-                        log.warning("database away, waiting for it", error=type(error).__name__)
-                        said_away = True
-                    if connection is not None:
-                        with suppress(psycopg.Error, OSError):
-                            await connection.close()
-                        connection = None
-                        # Those of the pool went with it: none may wait there for a call, to fail it after the outage.
-                        await self._autocommit.dispose()
-                else:
-                    if said_away:
-                        log.info("database is back")
-                        said_away = False
-                    self._ready.set()
-                await asyncio.sleep(PROBE_INTERVAL)
-        finally:
-            if connection is not None:
-                await connection.close()
+    def _on_connect(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["outages"] = self._probe.outages
 
-    async def _probe(self, connection: psycopg.AsyncConnection) -> None:
-        """One question to PostgreSQL. While it does not answer in time it counts as away, from that moment on."""
-        asking = asyncio.ensure_future(connection.execute("SELECT 1"))
-        try:
-            answered, _ = await asyncio.wait((asking,), timeout=PROBE_TIMEOUT)
-            if not answered:
-                self._ready.clear()  # Now: psycopg takes seconds to give up a question to a server that hangs.
-        finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.wait((asking,))
-        if asking.cancelled():
-            raise TimeoutError
-        asking.result()
+    def _on_checkout(self, _connection: object, record: ConnectionPoolEntry, _fairy: object) -> None:
+        # The probe's connection broke since, and those of the pool went with it: none may fail the call that gets it.
+        if record.info["outages"] != self._probe.outages:
+            raise exc.InvalidatePoolError
 
 
 def _translated(error: Exception) -> Exception:

@@ -326,3 +326,15 @@ def test_urls_are_understood_in_every_form() -> None:
     for url in ("postgres://a:b@c:1/d", "postgresql://a:b@c:1/d", "postgresql+psycopg://a:b@c:1/d"):
         assert libpq_url(url) == "postgresql://a:b@c:1/d"
         assert sqlalchemy_url(url).drivername == "postgresql+psycopg"
+
+
+async def test_a_process_that_is_held_up_does_not_take_the_database_for_away(settings: Settings) -> None:
+    async with Database.open(settings(DatabaseSettings)) as database:
+        await database.wait_ready()
+        with capture_logs() as logs:
+            for _ in range(8):
+                await asyncio.sleep(0.2)
+                time.sleep(0.7)  # noqa: ASYNC251  # the fault under test
+            await asyncio.sleep(0.5)
+        assert logs == []
+        assert database.is_ready
