@@ -13,6 +13,7 @@ from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from services.kit import base64url
 from services.kit.errors import DependencyUnavailable
+from services.kit.faults import describe_fault
 
 log = structlog.get_logger()
 
@@ -30,7 +31,10 @@ CHANNEL_OPTIONS = (
 
 
 class RemoteKeys:
-    """Keys by `kid`. An unknown `kid`, or an answer older than its `max_age`, asks auth again, at most every 2 s."""
+    """Keys by `kid`. An unknown `kid`, or an answer older than its `max_age`, asks auth again, at most every 2 s.
+
+    A key that is known is answered at once; whether it still is one is asked behind that.
+    """
 
     def __init__(self, auth: auth_grpc.AuthServiceStub) -> None:
         self._auth = auth
@@ -38,17 +42,33 @@ class RemoteKeys:
         self._ask_again_at = float("-inf")
         self._fresh_until = float("-inf")
         self._lock = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         """The key of this `kid`. Raises DependencyUnavailable while no keys could be had from auth yet."""
         now = time.monotonic()
-        if (key := self._keys.get(kid)) is not None and now < self._fresh_until:
+        if (key := self._keys.get(kid)) is not None:
+            if now >= self._fresh_until and now >= self._ask_again_at and self._refreshing is None:
+                # Behind the call's back: an auth that hangs must not hold up who has a good token.
+                self._refreshing = asyncio.create_task(self._fetch(), name="refresh-keys")
+                self._refreshing.add_done_callback(self._refreshed)
             return key
         if now >= self._ask_again_at:
             await self._fetch()
         if not self._keys:
             raise DependencyUnavailable
         return self._keys.get(kid)
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait((self._refreshing,))
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("keys of auth not usable", fault=describe_fault(error))
 
     async def _fetch(self) -> None:
         """Ask auth, once for all who wait for it. The keys at hand stay good if it is away: nobody is signed out."""
@@ -71,4 +91,8 @@ class RemoteKeys:
 async def open_remote_keys(auth_address: str) -> AsyncIterator[RemoteKeys]:
     """The keys of the auth service at this gRPC target."""
     async with grpc.aio.insecure_channel(auth_address, options=CHANNEL_OPTIONS) as channel:
-        yield RemoteKeys(auth_grpc.AuthServiceStub(channel))
+        keys = RemoteKeys(auth_grpc.AuthServiceStub(channel))
+        try:
+            yield keys
+        finally:
+            await keys.close()

@@ -209,6 +209,8 @@ class FakeAuth:
         self.keys = {KID: Ed25519PrivateKey.generate()}
         self.asked = 0
         self.max_age = 300.0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def token(self, kid: str = KID) -> str:
         claims = TestKeys().claims(USER)
@@ -216,6 +218,7 @@ class FakeAuth:
 
     async def get_jwks(self, _request: Any, _call: Any) -> auth_pb2.GetJwksResponse:
         self.asked += 1
+        await self.answers.wait()
         max_age = Duration()
         max_age.FromMilliseconds(int(self.max_age * 1000))
         found = []
@@ -276,7 +279,7 @@ async def test_keys_at_hand_stay_good_while_auth_is_away(monkeypatch: pytest.Mon
         assert (await verifier.verify(auth.token())).user_id == USER
 
 
-async def test_a_key_that_auth_no_longer_gives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_that_auth_no_longer_gives_is_soon_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     auth = FakeAuth()
     auth.keys["old"] = Ed25519PrivateKey.generate()
     async with auth.serving() as address, verifying(address) as verifier:
@@ -286,7 +289,24 @@ async def test_a_key_that_auth_no_longer_gives_is_refused(monkeypatch: pytest.Mo
         now = time.monotonic()
         monkeypatch.setattr("services.kit.jwks.time", SimpleNamespace(monotonic=lambda: now + 301))
         with pytest.raises(TokenInvalid):
-            await verifier.verify(old)
+            async with asyncio.timeout(5):
+                while True:
+                    await verifier.verify(old)
+                    await asyncio.sleep(0.01)
+
+
+async def test_an_auth_that_hangs_holds_up_nobody_whose_key_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    auth = FakeAuth()
+    async with auth.serving() as address, verifying(address) as verifier:
+        await verifier.verify(auth.token())
+        auth.answers.clear()
+        now = time.monotonic()
+        monkeypatch.setattr("services.kit.jwks.time", SimpleNamespace(monotonic=lambda: now + 301))
+        async with asyncio.timeout(1):
+            for _ in range(20):
+                assert (await verifier.verify(auth.token())).user_id == USER
+                await asyncio.sleep(0.01)
+        assert auth.asked == 2
 
 
 async def test_without_any_keys_a_call_is_told_to_come_back_and_works_once_auth_is_there() -> None:
