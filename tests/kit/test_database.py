@@ -332,8 +332,8 @@ async def test_a_process_that_is_held_up_does_not_take_the_database_for_away(set
     async with Database.open(settings(DatabaseSettings)) as database:
         await database.wait_ready()
         with capture_logs() as logs:
-            for _ in range(8):
-                await asyncio.sleep(0.2)
+            for _ in range(4):
+                await asyncio.sleep(0.25)
                 time.sleep(0.7)  # noqa: ASYNC251  # the fault under test
             await asyncio.sleep(0.5)
         assert logs == []

@@ -69,11 +69,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The request has more than 512 KiB, and is not of a kind that carries a file's bytes."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Strings are Unicode without U+0000: a request that holds one is refused with VALIDATION_FAILED.
-
-    Reasons that any RPC of any service can give. A failed call carries a `google.rpc.Status` whose `ErrorInfo` has
+    """Reasons that any RPC of any service can give. A failed call carries a `google.rpc.Status` whose `ErrorInfo` has
     `domain: "parley"` and as `reason` the name of one of these values, or of a value of the called package's own
     `ErrorReason`, without the prefix `ERROR_REASON_`. Callers decide by code and reason, never by the message's text.
+
+    Strings are Unicode without U+0000: a request that holds one is refused with VALIDATION_FAILED.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
