@@ -39,6 +39,18 @@ async def test_the_same_name_and_text_give_the_first_message_and_take_no_number(
     assert (await chat.send(other, ann, "1", "other")).sequence == 1
 
 
+async def test_a_retry_gives_the_first_message_also_to_a_sender_who_has_left_since(chat: Any, as_user: Any) -> None:
+    ann, bob = as_user("ann"), as_user("bob")
+    room = await chat.create_room(ann)
+    await chat.join(room, bob)
+    first = await chat.send(room, bob, "1", "hello")
+    await chat.stub.LeaveRoom(pb2.LeaveRoomRequest(room_id=room), metadata=bob)
+    assert await chat.send(room, bob, "1", "hello") == first
+    with raises_status(Code.FAILED_PRECONDITION, "NOT_A_MEMBER"):
+        await chat.send(room, bob, "2", "still here?")
+    assert await chat.messages(room, ann) == [first]
+
+
 async def test_the_same_name_with_another_text_is_refused_and_takes_no_number(chat: Any, as_user: Any) -> None:
     ann = as_user("ann")
     room = await chat.create_room(ann)

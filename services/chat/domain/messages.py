@@ -50,12 +50,15 @@ class Messages:
             try:
                 sequence = await rows.append(draft)
             except AlreadySent:
-                first = await rows.get_sent(room_id, user_id, client_message_id)
-                if first.text != text:
-                    raise ClientMessageIdReused from None
-                return first
+                sequence = None
             if sequence is None:
-                raise RoomNotFound if await RoomRows(tx).get(room_id) is None else NotAMember
+                # Also for who has left the room: what was stored stays so, and its retry must not say otherwise.
+                first = await rows.get_sent(room_id, user_id, client_message_id)
+                if first is None:
+                    raise RoomNotFound if await RoomRows(tx).get(room_id) is None else NotAMember
+                if first.text != text:
+                    raise ClientMessageIdReused
+                return first
         message = draft._replace(sequence=sequence)
         self._events.publish(room_id, [Event(message)])
         return message

@@ -108,10 +108,11 @@ class MessageRows:
                 raise AlreadySent from error
             raise
 
-    async def get_sent(self, room_id: UUID, user_id: UUID, client_message_id: str) -> Message:
-        """The message that was stored under this name."""
+    async def get_sent(self, room_id: UUID, user_id: UUID, client_message_id: str) -> Message | None:
+        """The message that was stored under this name, if there is one."""
         values = {"room_id": room_id, "user_id": user_id, "client_message_id": client_message_id}
-        return Message._make((await self._tx.execute(_GET_SENT, values)).one())
+        row = (await self._tx.execute(_GET_SENT, values)).first()
+        return None if row is None else Message._make(row)
 
     async def read(self, room_id: UUID, after: int, limit: int) -> Sequence[Message]:
         """The first messages after a sequence, in order."""
