@@ -1,16 +1,15 @@
 """Between messages and what the domain works with."""
 
-from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
 from google.protobuf.struct_pb2 import Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.models import Agent, Changes, Draft
 from services.kit.errors import FieldViolation, UpdateMaskInvalid, ValidationFailed
 from services.kit.messages import violations
+from services.kit.timestamps import to_timestamp
 
 _CHANGEABLE = list(pb2.AgentPatch.DESCRIPTOR.fields_by_name)
 _SHOWN_OF_A_PATH = 64
@@ -29,8 +28,8 @@ def to_message(agent: Agent) -> pb2.Agent:
         is_active=agent.is_active,
         revision=agent.revision,
         etag=agent.etag,
-        create_time=_to_timestamp(agent.create_time),
-        update_time=_to_timestamp(agent.update_time),
+        create_time=to_timestamp(agent.create_time),
+        update_time=to_timestamp(agent.update_time),
     )
 
 
@@ -75,11 +74,6 @@ def _masked(paths: list[str]) -> list[str]:
             fields=[FieldViolation("update_mask", f"{path!r} is none of {known}") for path in list(unknown)[:20]]
         )
     return paths
-
-
-def _to_timestamp(moment: datetime) -> Timestamp:
-    # A quarter of the time of Timestamp.FromDatetime.
-    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1000)
 
 
 def _to_struct(config: dict[str, Any]) -> Struct:

@@ -4,53 +4,49 @@ from uuid import UUID
 
 from parley.chat.v1 import chat_service_pb2 as pb2
 from services.chat.models import Event, Member, Message, Room
+from services.kit.timestamps import to_timestamp
 
 
 def to_room(room: Room) -> pb2.Room:
     """A room."""
-    message = pb2.Room(
+    return pb2.Room(
         id=str(room.id),
         name=room.name,
         description=room.description,
         user_id=str(room.user_id),
         last_sequence=room.last_sequence,
         member_count=room.member_count,
+        create_time=to_timestamp(room.create_time),
     )
-    message.create_time.FromDatetime(room.create_time)
-    return message
 
 
 def to_member(member: Member) -> pb2.Member:
     """A membership."""
-    message = pb2.Member(user_id=str(member.user_id))
-    message.join_time.FromDatetime(member.join_time)
-    return message
+    return pb2.Member(user_id=str(member.user_id), join_time=to_timestamp(member.join_time))
 
 
 def to_message(message: Message) -> pb2.Message:
     """A message of a room."""
-    out = pb2.Message(
+    return pb2.Message(
         id=str(message.id),
         room_id=str(message.room_id),
         user_id=str(message.user_id),
         sequence=message.sequence,
         client_message_id=message.client_message_id,
         text=message.text,
+        create_time=to_timestamp(message.create_time),
     )
-    out.create_time.FromDatetime(message.create_time)
-    return out
 
 
 def to_ack(message: Message) -> pb2.ConnectResponse.Ack:
     """That a message is stored."""
-    ack = pb2.ConnectResponse.Ack(
+    return pb2.ConnectResponse.Ack(
         room_id=str(message.room_id),
         client_message_id=message.client_message_id,
         message_id=str(message.id),
         sequence=message.sequence,
+        create_time=to_timestamp(message.create_time),
     )
-    ack.create_time.FromDatetime(message.create_time)
-    return ack
 
 
 def to_events_field(event: Event) -> bytes:

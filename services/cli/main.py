@@ -30,15 +30,13 @@ class ServiceName(StrEnum):
 @app.command()
 def up() -> None:
     """Run everything on this machine: PostgreSQL (unless PARLEY_DATABASE_URL is set), services and worker."""
-    from services.auth.settings import AuthJobSettings
     from services.cli.settings import SuiteSettings
     from services.cli.up import UpSettings
     from services.cli.up import up as run
-    from services.file.settings import FileJobSettings
     from services.kit.settings import load, warn_unknown_variables
 
     settings = load(SuiteSettings)
-    warn_unknown_variables((SuiteSettings, AuthJobSettings, FileJobSettings), os.environ)
+    warn_unknown_variables((SuiteSettings,), os.environ)
     raise typer.Exit(
         run(
             UpSettings(

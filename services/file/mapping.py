@@ -1,14 +1,12 @@
 """Between messages and what the domain works with."""
 
-from datetime import datetime
-
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from parley.file.v1 import file_service_pb2 as pb2
 from services.file.models import Chunk, Finish, Piece, Start, Step, StoredFile
 from services.kit.errors import DomainError, ValidationFailed
 from services.kit.status import to_stream_status
+from services.kit.timestamps import to_timestamp
 
 MAX_CHUNK_BYTES = 2 * 1024 * 1024
 """As the rule of UploadChunk.data says."""
@@ -23,7 +21,7 @@ def to_message(file: StoredFile) -> pb2.File:
         content_type=file.content_type,
         size_bytes=file.size_bytes,
         sha256=file.sha256,
-        create_time=_to_timestamp(file.create_time),
+        create_time=to_timestamp(file.create_time),
     )
 
 
@@ -73,7 +71,3 @@ def to_limits(*, max_file_bytes: int, max_open_uploads: int, idle_seconds: float
         max_open_uploads=max_open_uploads,
         idle_timeout=Duration(seconds=int(idle_seconds), nanos=int(idle_seconds % 1 * 1e9)),
     )
-
-
-def _to_timestamp(moment: datetime) -> Timestamp:
-    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1000)

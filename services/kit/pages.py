@@ -1,7 +1,5 @@
 """Page tokens: where a list goes on (AIP-158), good for that list and those arguments only."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -10,6 +8,7 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
+from services.kit import base64url
 from services.kit.errors import PageTokenInvalid
 
 MAX_PAGE_SIZE = 100
@@ -48,7 +47,7 @@ def next_page_token(list_name: str, after: UUID | None) -> str:
     """The token for the page that follows `after`; empty when there is none."""
     if after is None:
         return ""
-    return base64.urlsafe_b64encode(after.bytes + _check(list_name, after.bytes)).rstrip(b"=").decode()
+    return base64url.encode(after.bytes + _check(list_name, after.bytes))
 
 
 def fitting(messages: Sequence[M], max_bytes: int) -> Sequence[M]:
@@ -63,8 +62,8 @@ def fitting(messages: Sequence[M], max_bytes: int) -> Sequence[M]:
 
 def _opened(list_name: str, token: str) -> UUID:
     try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
+        raw = base64url.decode(token)
+    except ValueError as error:
         raise PageTokenInvalid from error
     key, check = raw[:16], raw[16:]
     if len(key) != 16 or check != _check(list_name, key):

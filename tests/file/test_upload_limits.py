@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tracemalloc
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,20 @@ async def test_twenty_uploads_at_once_do_not_mix(files: FileServiceStub, as_user
     assert [data for _, data in received] == contents
 
 
+async def finishing_after(event: asyncio.Event) -> AsyncIterator[pb2.UploadFileRequest]:
+    """An upload that is whole but for its `finish`, which comes after the event."""
+    *before, finish = whole(DATA)
+    for request in before:
+        yield request
+    await event.wait()
+    yield finish
+
+
 async def test_more_uploads_than_the_process_has_memory_for_are_refused(
     serve_files: Any, as_user: Any, behind: Behind
 ) -> None:
     files, first_may_end = await serve_files(file_max_uploads=1), asyncio.Event()
-
-    async def first() -> Any:
-        for request in whole(DATA)[:-1]:
-            yield request
-        await first_may_end.wait()
-        yield whole(DATA)[-1]
-
-    call = files.UploadFile(first(), metadata=as_user("ann"), timeout=DEADLINE)
+    call = files.UploadFile(finishing_after(first_may_end), metadata=as_user("ann"), timeout=DEADLINE)
     await eventually(lambda: len(behind.parts()) == 3)
     with raises_status(RESOURCE_EXHAUSTED, "OVERLOADED"):
         await upload(files, as_user("ann"), whole(b"second"))
@@ -93,14 +96,7 @@ async def test_more_uploads_than_the_process_has_memory_for_are_refused(
 
 async def test_one_user_does_not_take_the_places_of_the_others(serve_files: Any, as_user: Any, behind: Behind) -> None:
     files, first_may_end = await serve_files(file_max_uploads=2, file_max_uploads_per_user=1), asyncio.Event()
-
-    async def first() -> Any:
-        for request in whole(DATA)[:-1]:
-            yield request
-        await first_may_end.wait()
-        yield whole(DATA)[-1]
-
-    call = files.UploadFile(first(), metadata=as_user("ann"), timeout=DEADLINE)
+    call = files.UploadFile(finishing_after(first_may_end), metadata=as_user("ann"), timeout=DEADLINE)
     await eventually(lambda: len(behind.parts()) == 3)
     with raises_status(RESOURCE_EXHAUSTED, "OVERLOADED"):
         await upload(files, as_user("ann"), whole(b"second"))
