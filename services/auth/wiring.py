@@ -11,7 +11,10 @@ from services.auth.domain.secret import Secret
 from services.auth.domain.sessions import SignIns
 from services.auth.domain.signing import SigningKeys, TokenIssuer
 from services.auth.jobs import DELETE_EXPIRED_SESSIONS, SEND_WELCOME_EMAIL
-from services.auth.servicer import AuthServicer
+from services.auth.servicer.accounts import AccountRpcs
+from services.auth.servicer.pending import Pending
+from services.auth.servicer.sessions import SessionRpcs
+from services.auth.servicer.tokens import TokenRpcs
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.kit.access import TokenVerifier
 from services.kit.calls import Registration
@@ -42,7 +45,11 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             sign_ins = SignIns(db, passwords, issuer, secret, session_life=settings.session_life, clock=utc_now)
             yield Service(
                 name="auth",
-                registrations=[Registration(AUTH_SERVICE, AuthServicer(accounts, sign_ins, keys))],
+                registrations=[
+                    Registration(
+                        AUTH_SERVICE, (AccountRpcs(accounts), SessionRpcs(sign_ins), TokenRpcs(keys), Pending())
+                    )
+                ],
                 verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
                 is_ready=lambda: db.is_ready,
             )

@@ -9,7 +9,7 @@ A servicer's method sees a valid message and a `Call`, and knows nothing of gRPC
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Registration:
-    """A servicer and the service of the protos that it implements.
+    """A servicer, or the parts of one, and the service of the protos that it implements.
 
     `followers` names the server-streaming RPCs that last until the client has enough: they are ended with SHUTTING_DOWN
     as soon as the server drains, where others get the grace to end by themselves.
@@ -73,6 +73,11 @@ class Registration:
     service: ServiceDescriptor
     servicer: object
     followers: frozenset[str] = frozenset()
+
+    def behaviour(self, method: str) -> Callable[..., Any] | None:
+        """What implements a method; None if nothing does."""
+        parts = self.servicer if isinstance(self.servicer, tuple) else (self.servicer,)
+        return next((getattr(part, method) for part in parts if hasattr(part, method)), None)
 
 
 @dataclass(frozen=True)

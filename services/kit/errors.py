@@ -151,6 +151,12 @@ class TokenExpired(Unauthenticated):
     reason = "TOKEN_EXPIRED"
 
 
+class SessionRevoked(Unauthenticated):
+    """The session has ended; sign in again."""
+
+    reason = "SESSION_REVOKED"
+
+
 class AccessDenied(PermissionDenied):
     """This call is not open to callers of this kind."""
 
@@ -161,6 +167,12 @@ class PageTokenInvalid(InvalidArgument):
     """The page token was not made by this list with these arguments; start from the first page."""
 
     reason = "PAGE_TOKEN_INVALID"
+
+
+class FilterInvalid(InvalidArgument):
+    """The filter is not one that this list understands."""
+
+    reason = "FILTER_INVALID"
 
 
 class UpdateMaskInvalid(InvalidArgument):

@@ -65,7 +65,7 @@ class Method:
     """One method with everything around it."""
 
     def __init__(self, registration: Registration, method: MethodDescriptor, policy: CallPolicy) -> None:
-        behaviour: Handler | None = getattr(registration.servicer, method.name, None)
+        behaviour = registration.behaviour(method.name)
         if behaviour is None:
             raise MethodMissing(f"{method.full_name} is not implemented by {type(registration.servicer).__name__}")
         self._behaviour = behaviour

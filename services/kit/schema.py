@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest of `services/migrations/versions`; revisions sort as text."""
 
 _REVISION_THERE = "SELECT max(version_num) FROM public.alembic_version"

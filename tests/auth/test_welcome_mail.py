@@ -19,7 +19,7 @@ from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.chores import welcome_mail
 from services.auth.jobs import SEND_WELCOME_EMAIL
-from services.auth.models import User
+from services.auth.models.users import User
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.auth.wiring import open_auth, open_auth_jobs
 from services.kit.database import Database

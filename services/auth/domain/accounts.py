@@ -5,11 +5,13 @@ from datetime import datetime
 from uuid import UUID
 
 from services.auth.domain.passwords import Passwords
-from services.auth.errors import EmailTaken, SessionRevoked, UserNotFound
+from services.auth.errors import EmailTaken, UserNotFound
 from services.auth.jobs import SEND_WELCOME_EMAIL
-from services.auth.models import User
-from services.auth.repository import Sessions, Users
+from services.auth.models.users import User
+from services.auth.repository.sessions import Sessions
+from services.auth.repository.users import Users
 from services.kit.database import Database
+from services.kit.errors import SessionRevoked
 from services.kit.ids import uuid7
 from services.kit.jobs import JobQueue
 

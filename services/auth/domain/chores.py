@@ -9,8 +9,9 @@ from uuid import UUID
 
 import structlog
 
-from services.auth.models import User
-from services.auth.repository import Sessions, Users
+from services.auth.models.users import User
+from services.auth.repository.sessions import Sessions
+from services.auth.repository.users import Users
 from services.kit.database import Database
 from services.kit.mail import Mailer
 

@@ -5,7 +5,6 @@ import binascii
 import hmac
 import os
 import secrets
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from services.kit import base64url
+from services.kit.secret_files import SECRET_BYTES, read_or_make_secret
 from services.kit.settings import SettingUnusable
 
-SECRET_BYTES = 32
 _NONCE_BYTES = 12
 
 
@@ -41,22 +40,7 @@ class Secret:
     @classmethod
     def from_file(cls, path: Path) -> "Secret":
         """The secret in a file of mode 600, which is made if it is not there; any number at once make one."""
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Not named by the process's number: in containers that share the folder everybody is number 1.
-            descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # of mode 600
-            partial = Path(name)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(base64.b64encode(secrets.token_bytes(SECRET_BYTES)))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(partial, path)
-            except FileExistsError:
-                pass
-            finally:
-                partial.unlink()
-        return cls.from_base64(path.read_text().strip())
+        return cls(read_or_make_secret(path))
 
     def encrypt(self, plain: bytes, context: str) -> bytes:
         """AES-256-GCM with a random nonce in front; only opens under the same context."""

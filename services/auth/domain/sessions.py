@@ -11,10 +11,13 @@ from services.auth.domain.accounts import email_key
 from services.auth.domain.passwords import Passwords
 from services.auth.domain.secret import Secret, new_refresh_token, token_hash
 from services.auth.domain.signing import TokenIssuer
-from services.auth.errors import CredentialsInvalid, RefreshTokenInvalid, RefreshTokenReused, SessionRevoked
-from services.auth.models import RefreshToken, Session, SignedIn, User
-from services.auth.repository import Sessions, Users
+from services.auth.errors import CredentialsInvalid, RefreshTokenInvalid, RefreshTokenReused
+from services.auth.models.sessions import RefreshToken, Session, SignedIn
+from services.auth.models.users import User
+from services.auth.repository.sessions import Sessions
+from services.auth.repository.users import Users
 from services.kit.database import Database
+from services.kit.errors import SessionRevoked
 from services.kit.ids import uuid7
 
 log = structlog.get_logger()
@@ -50,12 +53,12 @@ class SignIns:
         if user is None or not matches:
             raise CredentialsInvalid
         now = self._clock()
-        session = Session(uuid7(), user.id, device_label, now, now + self._life, None)
+        session = Session(uuid7(), user.id, device_label, now, now + self._life, now + self._life, now, "", "", None)
         refresh_token = new_refresh_token()
         async with self._db.transaction() as tx:
             await Sessions(tx).add(session)
             await Sessions(tx).add_token(token_hash(refresh_token), session.id, now)
-        return SignedIn(await self._issuer.issue(user.id, session.id), refresh_token, session), user
+        return SignedIn(await self._issuer.issue(user, session), refresh_token, session), user
 
     async def refresh_token(self, refresh_token: str, request_id: UUID | None) -> SignedIn:
         """Exchange a refresh token for its successor. Raises RefreshTokenInvalid, RefreshTokenReused, SessionRevoked.
@@ -70,6 +73,8 @@ class SignIns:
             if found is None:
                 raise RefreshTokenInvalid
             session, token = found
+            user = await Users(tx).by_id(session.user_id)
+            assert user is not None  # its sessions go with it
             if session.revoke_time is not None:
                 raise SessionRevoked
             if session.expire_time <= now:
@@ -78,19 +83,12 @@ class SignIns:
                 await Sessions(tx).exchange(presented, request_id, now)
                 await Sessions(tx).add_token(token_hash(successor), session.id, now)
                 await Sessions(tx).extend(session.id, now + self._life)
-                session = Session(
-                    session.id,
-                    session.user_id,
-                    session.device_label,
-                    session.create_time,
-                    now + self._life,
-                    None,
-                )
+                session = session._replace(expire_time=now + self._life)
                 reused = False
             else:
                 reused = not await self._is_repeat(tx, token, request_id, successor, now)
                 if reused:
-                    await Sessions(tx).revoke(session.id, now)
+                    await Sessions(tx).end(session.user_id, now, only=session.id)
         if reused:
             log.warning(
                 "refresh token reused, session ended",
@@ -98,12 +96,12 @@ class SignIns:
                 user_id=str(session.user_id),
             )
             raise RefreshTokenReused
-        return SignedIn(await self._issuer.issue(session.user_id, session.id), successor, session)
+        return SignedIn(await self._issuer.issue(user, session), successor, session)
 
-    async def logout(self, session_id: UUID) -> None:
+    async def logout(self, user_id: UUID, session_id: UUID) -> None:
         """End a session. Raises SessionRevoked when it had ended."""
         async with self._db.transaction() as tx:
-            if not await Sessions(tx).revoke(session_id, self._clock()):
+            if not await Sessions(tx).end(user_id, self._clock(), only=session_id):
                 raise SessionRevoked
 
     async def _is_repeat(

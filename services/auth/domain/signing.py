@@ -5,14 +5,15 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from uuid import UUID
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from services.auth.domain.secret import Secret
-from services.auth.models import AccessToken, PublicKey, SigningKey
-from services.auth.repository import SigningKeyRows
+from services.auth.models.keys import PublicKey, SigningKey
+from services.auth.models.sessions import AccessToken, Session
+from services.auth.models.users import User
+from services.auth.repository.signing_keys import SigningKeyRows
 from services.kit import base64url
 from services.kit.access import ALGORITHM, TOKEN_TYPE
 from services.kit.database import Database
@@ -65,8 +66,9 @@ class SigningKeys:
         private = Ed25519PrivateKey.generate()
         raw = private.public_key().public_bytes_raw()
         kid = thumbprint(raw)
-        key = SigningKey(kid, raw, self._secret.encrypt(private.private_bytes_raw(), kid))
-        await rows.add(key, self._clock())
+        now = self._clock()
+        key = SigningKey(kid, raw, self._secret.encrypt(private.private_bytes_raw(), kid), now, now, None, None)
+        await rows.add(key)
         return key
 
     def _opened(self, row: SigningKey) -> tuple[PublicKey, Ed25519PrivateKey]:
@@ -86,21 +88,21 @@ class TokenIssuer:
         self._life = life
         self._clock = clock
 
-    async def issue(self, user_id: UUID, session_id: UUID) -> AccessToken:
-        """A token for a user's session."""
+    async def issue(self, user: User, session: Session) -> AccessToken:
+        """A token for a user's session. It ends with the session at the latest."""
         public, private = await self._keys.current()
         now = self._clock().replace(microsecond=0)
-        expire_time = now + self._life
+        expire_time = min(now + self._life, session.expire_time.replace(microsecond=0))
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
-            "sub": str(user_id),
-            "sid": str(session_id),
+            "sub": str(user.id),
+            "sid": str(session.id),
             "client_id": CLIENT_ID,
             "jti": str(uuid7()),
             "iat": int(now.timestamp()),
             "exp": int(expire_time.timestamp()),
-            "scope": "",
+            "scope": "admin" if user.is_admin else "",
         }
         token = jwt.encode(claims, private, ALGORITHM, headers={"typ": TOKEN_TYPE, "kid": public.kid})
         return AccessToken(token, expire_time)

@@ -30,6 +30,11 @@ class AuthServiceStub:
 
     Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
     `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+
+    Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
+    password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
+    succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
+    addresses that nobody has registered.
     """
 
     def __init__(self, channel):
@@ -63,6 +68,46 @@ class AuthServiceStub:
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.GetCurrentUserRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.GetCurrentUserResponse.FromString,
                 _registered_method=True)
+        self.UpdateCurrentUser = channel.unary_unary(
+                '/parley.auth.v1.AuthService/UpdateCurrentUser',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.UpdateCurrentUserRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.UpdateCurrentUserResponse.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/parley.auth.v1.AuthService/ChangePassword',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/parley.auth.v1.AuthService/RequestPasswordReset',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/parley.auth.v1.AuthService/ResetPassword',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/parley.auth.v1.AuthService/RequestEmailVerification',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestEmailVerificationResponse.FromString,
+                _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/parley.auth.v1.AuthService/VerifyEmail',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.VerifyEmailResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/parley.auth.v1.AuthService/ListSessions',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeSession = channel.unary_unary(
+                '/parley.auth.v1.AuthService/RevokeSession',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSessionRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSessionResponse.FromString,
+                _registered_method=True)
         self.GetJwks = channel.unary_unary(
                 '/parley.auth.v1.AuthService/GetJwks',
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksRequest.SerializeToString,
@@ -73,6 +118,21 @@ class AuthServiceStub:
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.SendWelcomeEmailRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.SendWelcomeEmailResponse.FromString,
                 _registered_method=True)
+        self.IssueServiceToken = channel.unary_unary(
+                '/parley.auth.v1.AuthService/IssueServiceToken',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.IssueServiceTokenRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.IssueServiceTokenResponse.FromString,
+                _registered_method=True)
+        self.WatchRevocations = channel.unary_stream(
+                '/parley.auth.v1.AuthService/WatchRevocations',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.WatchRevocationsRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.WatchRevocationsResponse.FromString,
+                _registered_method=True)
+        self.RecordRefusals = channel.unary_unary(
+                '/parley.auth.v1.AuthService/RecordRefusals',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RecordRefusalsRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RecordRefusalsResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -80,6 +140,11 @@ class AuthServiceServicer:
 
     Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
     `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+
+    Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
+    password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
+    succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
+    addresses that nobody has registered.
     """
 
     def Register(self, request, context):
@@ -87,7 +152,7 @@ class AuthServiceServicer:
         without a user.
 
         Retry: after a lost reply the call may answer EMAIL_TAKEN; sign in to find out.
-        Reasons: EMAIL_TAKEN, VALIDATION_FAILED, OVERLOADED.
+        Reasons: EMAIL_TAKEN, PASSWORD_WEAK, VALIDATION_FAILED, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,8 +161,10 @@ class AuthServiceServicer:
     def Login(self, request, context):
         """Starts a session: checks the password and gives an access token and a refresh token.
 
+        A user has at most 100 sessions; the one that was used the longest ago ends when there would be more.
+
         Retry: each call starts a session of its own.
-        Reasons: CREDENTIALS_INVALID, OVERLOADED.
+        Reasons: CREDENTIALS_INVALID, USER_DISABLED, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,9 +182,11 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Logout(self, request, context):
-        """Ends the session of the token that the call carries. Its refresh token is worth nothing from then on.
+        """Ends sessions of the caller: the one whose token the call carries, all others, or all. Within 5 seconds no service
+        takes an access token of an ended session, and streams that were opened with one end with SESSION_REVOKED.
 
-        Retry: safe; a session that is already ended answers SESSION_REVOKED.
+        Retry: safe. Once the caller's own session has ended, the call answers SESSION_REVOKED.
+        Reasons: SESSION_REVOKED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +196,88 @@ class AuthServiceServicer:
         """The user whose token the call carries.
 
         Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCurrentUser(self, request, context):
+        """Changes the fields of the caller that `update_mask` names.
+
+        Retry: safe with an `etag`; a repeat then answers ETAG_MISMATCH when the first was done.
+        Reasons: UPDATE_MASK_INVALID, ETAG_MISMATCH, SESSION_REVOKED, VALIDATION_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Sets a new password and ends all other sessions of the caller.
+
+        Retry: after a lost reply the call may answer PASSWORD_WRONG, as the new password is the current one by then.
+        Reasons: PASSWORD_WRONG, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, SESSION_REVOKED, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Mails a code for ResetPassword to an address, if a user has registered with it. The answer, and the time that it
+        takes, are the same whether that is so or not.
+
+        Retry: safe; each call mails a new code, and only the newest is good.
+        Reasons: TOO_MANY_ATTEMPTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password with a code from RequestPasswordReset, and ends all sessions of the user. The address counts as
+        verified from then on. A code is good once, for 15 minutes, and for 5 tries.
+
+        Retry: after a lost reply the call may answer CODE_INVALID; sign in to find out.
+        Reasons: CODE_INVALID, PASSWORD_WEAK (the code stays good), TOO_MANY_ATTEMPTS, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Mails a code for VerifyEmail to the caller's address.
+
+        Retry: safe; each call mails a new code, and only the newest is good.
+        Reasons: EMAIL_ALREADY_VERIFIED, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Shows with a code from RequestEmailVerification that the caller reads mail to the address. A code is good once, for 15
+        minutes, and for 5 tries.
+
+        Retry: safe; a user whose address is verified is answered as such, whatever the code.
+        Reasons: CODE_INVALID, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """The caller's sessions that have not ended, newest first.
+
+        Reasons: PAGE_TOKEN_INVALID, SESSION_REVOKED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSession(self, request, context):
+        """Ends one of the caller's sessions, as Logout does.
+
+        Retry: safe; a session that has ended is answered in the same way.
+        Reasons: SESSION_NOT_FOUND, SESSION_REVOKED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +295,37 @@ class AuthServiceServicer:
         """Queues the welcome mail to the caller once more and answers at once. While one is still queued, no second is added.
 
         Retry: safe. Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueServiceToken(self, request, context):
+        """Gives a service account an access token for 5 minutes (the client credentials of RFC 6749 §4.4). It opens RPCs whose
+        access is SERVICE, those that the account's list names.
+
+        Retry: safe. Reasons: CREDENTIALS_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRevocations(self, request, context):
+        """Follows which sessions end before their access tokens expire: what came after the cursor, then `caught_up`, then live.
+        Whoever accepts access tokens follows this, and refuses tokens whose `sid` was told.
+
+        When nothing happens, `caught_up` is repeated every 2 seconds: a follower that hears nothing for longer than 5 should
+        connect again. Revocations are kept for longer than any token that they concern lives, so that a `gap` harms nobody.
+        Reasons: CURSOR_INVALID, SHUTTING_DOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordRefusals(self, request, context):
+        """Takes down in the audit log that a service has refused calls to callers who may not make them.
+
+        Retry: safe; an event is known by its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +359,46 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.GetCurrentUserRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.GetCurrentUserResponse.SerializeToString,
             ),
+            'UpdateCurrentUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCurrentUser,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.UpdateCurrentUserRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.UpdateCurrentUserResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestEmailVerificationResponse.SerializeToString,
+            ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.VerifyEmailResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ListSessionsRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'RevokeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSession,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSessionRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSessionResponse.SerializeToString,
+            ),
             'GetJwks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJwks,
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksRequest.FromString,
@@ -186,6 +408,21 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.SendWelcomeEmail,
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.SendWelcomeEmailRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.SendWelcomeEmailResponse.SerializeToString,
+            ),
+            'IssueServiceToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueServiceToken,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.IssueServiceTokenRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.IssueServiceTokenResponse.SerializeToString,
+            ),
+            'WatchRevocations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRevocations,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.WatchRevocationsRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.WatchRevocationsResponse.SerializeToString,
+            ),
+            'RecordRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordRefusals,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RecordRefusalsRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__service__pb2.RecordRefusalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -200,6 +437,11 @@ class AuthService:
 
     Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
     `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+
+    Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
+    password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
+    succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
+    addresses that nobody has registered.
     """
 
     @staticmethod
@@ -338,6 +580,222 @@ class AuthService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateCurrentUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/UpdateCurrentUser',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.UpdateCurrentUserRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.UpdateCurrentUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/ChangePassword',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.ChangePasswordRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/RequestPasswordReset',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestPasswordResetRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/ResetPassword',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/RequestEmailVerification',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestEmailVerificationRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RequestEmailVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/VerifyEmail',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.VerifyEmailRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/ListSessions',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.ListSessionsRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/RevokeSession',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSessionRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJwks(request,
             target,
             options=(),
@@ -381,6 +839,87 @@ class AuthService:
             '/parley.auth.v1.AuthService/SendWelcomeEmail',
             parley_dot_auth_dot_v1_dot_auth__service__pb2.SendWelcomeEmailRequest.SerializeToString,
             parley_dot_auth_dot_v1_dot_auth__service__pb2.SendWelcomeEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueServiceToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/IssueServiceToken',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.IssueServiceTokenRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.IssueServiceTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/WatchRevocations',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.WatchRevocationsRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.WatchRevocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/RecordRefusals',
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RecordRefusalsRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__service__pb2.RecordRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,11 @@ class AuthServiceStub:
 
     Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
     `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+
+    Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
+    password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
+    succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
+    addresses that nobody has registered.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -25,13 +30,15 @@ class AuthServiceStub:
     without a user.
 
     Retry: after a lost reply the call may answer EMAIL_TAKEN; sign in to find out.
-    Reasons: EMAIL_TAKEN, VALIDATION_FAILED, OVERLOADED.
+    Reasons: EMAIL_TAKEN, PASSWORD_WEAK, VALIDATION_FAILED, OVERLOADED.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]
     """Starts a session: checks the password and gives an access token and a refresh token.
 
+    A user has at most 100 sessions; the one that was used the longest ago ends when there would be more.
+
     Retry: each call starts a session of its own.
-    Reasons: CREDENTIALS_INVALID, OVERLOADED.
+    Reasons: CREDENTIALS_INVALID, USER_DISABLED, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, OVERLOADED.
     """
     RefreshToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshTokenRequest, _auth_service_pb2.RefreshTokenResponse]
     """Exchanges a refresh token for a new pair of tokens; the old refresh token is used up.
@@ -41,14 +48,66 @@ class AuthServiceStub:
     Reasons: REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED, SESSION_REVOKED.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LogoutRequest, _auth_service_pb2.LogoutResponse]
-    """Ends the session of the token that the call carries. Its refresh token is worth nothing from then on.
+    """Ends sessions of the caller: the one whose token the call carries, all others, or all. Within 5 seconds no service
+    takes an access token of an ended session, and streams that were opened with one end with SESSION_REVOKED.
 
-    Retry: safe; a session that is already ended answers SESSION_REVOKED.
+    Retry: safe. Once the caller's own session has ended, the call answers SESSION_REVOKED.
+    Reasons: SESSION_REVOKED.
     """
     GetCurrentUser: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetCurrentUserRequest, _auth_service_pb2.GetCurrentUserResponse]
     """The user whose token the call carries.
 
     Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+    """
+    UpdateCurrentUser: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.UpdateCurrentUserRequest, _auth_service_pb2.UpdateCurrentUserResponse]
+    """Changes the fields of the caller that `update_mask` names.
+
+    Retry: safe with an `etag`; a repeat then answers ETAG_MISMATCH when the first was done.
+    Reasons: UPDATE_MASK_INVALID, ETAG_MISMATCH, SESSION_REVOKED, VALIDATION_FAILED.
+    """
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ChangePasswordRequest, _auth_service_pb2.ChangePasswordResponse]
+    """Sets a new password and ends all other sessions of the caller.
+
+    Retry: after a lost reply the call may answer PASSWORD_WRONG, as the new password is the current one by then.
+    Reasons: PASSWORD_WRONG, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, SESSION_REVOKED, OVERLOADED.
+    """
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RequestPasswordResetRequest, _auth_service_pb2.RequestPasswordResetResponse]
+    """Mails a code for ResetPassword to an address, if a user has registered with it. The answer, and the time that it
+    takes, are the same whether that is so or not.
+
+    Retry: safe; each call mails a new code, and only the newest is good.
+    Reasons: TOO_MANY_ATTEMPTS.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResetPasswordRequest, _auth_service_pb2.ResetPasswordResponse]
+    """Sets a new password with a code from RequestPasswordReset, and ends all sessions of the user. The address counts as
+    verified from then on. A code is good once, for 15 minutes, and for 5 tries.
+
+    Retry: after a lost reply the call may answer CODE_INVALID; sign in to find out.
+    Reasons: CODE_INVALID, PASSWORD_WEAK (the code stays good), TOO_MANY_ATTEMPTS, OVERLOADED.
+    """
+    RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RequestEmailVerificationRequest, _auth_service_pb2.RequestEmailVerificationResponse]
+    """Mails a code for VerifyEmail to the caller's address.
+
+    Retry: safe; each call mails a new code, and only the newest is good.
+    Reasons: EMAIL_ALREADY_VERIFIED, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
+    """
+    VerifyEmail: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyEmailRequest, _auth_service_pb2.VerifyEmailResponse]
+    """Shows with a code from RequestEmailVerification that the caller reads mail to the address. A code is good once, for 15
+    minutes, and for 5 tries.
+
+    Retry: safe; a user whose address is verified is answered as such, whatever the code.
+    Reasons: CODE_INVALID, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListSessionsRequest, _auth_service_pb2.ListSessionsResponse]
+    """The caller's sessions that have not ended, newest first.
+
+    Reasons: PAGE_TOKEN_INVALID, SESSION_REVOKED.
+    """
+    RevokeSession: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeSessionRequest, _auth_service_pb2.RevokeSessionResponse]
+    """Ends one of the caller's sessions, as Logout does.
+
+    Retry: safe; a session that has ended is answered in the same way.
+    Reasons: SESSION_NOT_FOUND, SESSION_REVOKED.
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetJwksRequest, _auth_service_pb2.GetJwksResponse]
     """The public keys that verify access tokens (RFC 7517). Services fetch them at start and when they meet a `kid` that
@@ -59,12 +118,36 @@ class AuthServiceStub:
 
     Retry: safe. Reasons: SESSION_REVOKED, USER_NOT_FOUND.
     """
+    IssueServiceToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.IssueServiceTokenRequest, _auth_service_pb2.IssueServiceTokenResponse]
+    """Gives a service account an access token for 5 minutes (the client credentials of RFC 6749 §4.4). It opens RPCs whose
+    access is SERVICE, those that the account's list names.
+
+    Retry: safe. Reasons: CREDENTIALS_INVALID.
+    """
+    WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_service_pb2.WatchRevocationsRequest, _auth_service_pb2.WatchRevocationsResponse]
+    """Follows which sessions end before their access tokens expire: what came after the cursor, then `caught_up`, then live.
+    Whoever accepts access tokens follows this, and refuses tokens whose `sid` was told.
+
+    When nothing happens, `caught_up` is repeated every 2 seconds: a follower that hears nothing for longer than 5 should
+    connect again. Revocations are kept for longer than any token that they concern lives, so that a `gap` harms nobody.
+    Reasons: CURSOR_INVALID, SHUTTING_DOWN.
+    """
+    RecordRefusals: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RecordRefusalsRequest, _auth_service_pb2.RecordRefusalsResponse]
+    """Takes down in the audit log that a service has refused calls to callers who may not make them.
+
+    Retry: safe; an event is known by its id.
+    """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who is calling: registration, signing in, and the tokens that every other service accepts.
 
     Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
     `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+
+    Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
+    password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
+    succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
+    addresses that nobody has registered.
     """
 
     @_abc_1.abstractmethod
@@ -77,7 +160,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         without a user.
 
         Retry: after a lost reply the call may answer EMAIL_TAKEN; sign in to find out.
-        Reasons: EMAIL_TAKEN, VALIDATION_FAILED, OVERLOADED.
+        Reasons: EMAIL_TAKEN, PASSWORD_WEAK, VALIDATION_FAILED, OVERLOADED.
         """
 
     @_abc_1.abstractmethod
@@ -88,8 +171,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_auth_service_pb2.LoginResponse]:
         """Starts a session: checks the password and gives an access token and a refresh token.
 
+        A user has at most 100 sessions; the one that was used the longest ago ends when there would be more.
+
         Retry: each call starts a session of its own.
-        Reasons: CREDENTIALS_INVALID, OVERLOADED.
+        Reasons: CREDENTIALS_INVALID, USER_DISABLED, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, OVERLOADED.
         """
 
     @_abc_1.abstractmethod
@@ -111,9 +196,11 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.LogoutRequest,
         context: _aio.ServicerContext[_auth_service_pb2.LogoutRequest, _abc.Awaitable[_auth_service_pb2.LogoutResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.LogoutResponse]:
-        """Ends the session of the token that the call carries. Its refresh token is worth nothing from then on.
+        """Ends sessions of the caller: the one whose token the call carries, all others, or all. Within 5 seconds no service
+        takes an access token of an ended session, and streams that were opened with one end with SESSION_REVOKED.
 
-        Retry: safe; a session that is already ended answers SESSION_REVOKED.
+        Retry: safe. Once the caller's own session has ended, the call answers SESSION_REVOKED.
+        Reasons: SESSION_REVOKED.
         """
 
     @_abc_1.abstractmethod
@@ -125,6 +212,104 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """The user whose token the call carries.
 
         Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCurrentUser(
+        self,
+        request: _auth_service_pb2.UpdateCurrentUserRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.UpdateCurrentUserRequest, _abc.Awaitable[_auth_service_pb2.UpdateCurrentUserResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.UpdateCurrentUserResponse]:
+        """Changes the fields of the caller that `update_mask` names.
+
+        Retry: safe with an `etag`; a repeat then answers ETAG_MISMATCH when the first was done.
+        Reasons: UPDATE_MASK_INVALID, ETAG_MISMATCH, SESSION_REVOKED, VALIDATION_FAILED.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _auth_service_pb2.ChangePasswordRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ChangePasswordRequest, _abc.Awaitable[_auth_service_pb2.ChangePasswordResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.ChangePasswordResponse]:
+        """Sets a new password and ends all other sessions of the caller.
+
+        Retry: after a lost reply the call may answer PASSWORD_WRONG, as the new password is the current one by then.
+        Reasons: PASSWORD_WRONG, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, SESSION_REVOKED, OVERLOADED.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _auth_service_pb2.RequestPasswordResetRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.RequestPasswordResetRequest, _abc.Awaitable[_auth_service_pb2.RequestPasswordResetResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.RequestPasswordResetResponse]:
+        """Mails a code for ResetPassword to an address, if a user has registered with it. The answer, and the time that it
+        takes, are the same whether that is so or not.
+
+        Retry: safe; each call mails a new code, and only the newest is good.
+        Reasons: TOO_MANY_ATTEMPTS.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _auth_service_pb2.ResetPasswordRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ResetPasswordRequest, _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]:
+        """Sets a new password with a code from RequestPasswordReset, and ends all sessions of the user. The address counts as
+        verified from then on. A code is good once, for 15 minutes, and for 5 tries.
+
+        Retry: after a lost reply the call may answer CODE_INVALID; sign in to find out.
+        Reasons: CODE_INVALID, PASSWORD_WEAK (the code stays good), TOO_MANY_ATTEMPTS, OVERLOADED.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestEmailVerification(
+        self,
+        request: _auth_service_pb2.RequestEmailVerificationRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.RequestEmailVerificationRequest, _abc.Awaitable[_auth_service_pb2.RequestEmailVerificationResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.RequestEmailVerificationResponse]:
+        """Mails a code for VerifyEmail to the caller's address.
+
+        Retry: safe; each call mails a new code, and only the newest is good.
+        Reasons: EMAIL_ALREADY_VERIFIED, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyEmail(
+        self,
+        request: _auth_service_pb2.VerifyEmailRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.VerifyEmailRequest, _abc.Awaitable[_auth_service_pb2.VerifyEmailResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.VerifyEmailResponse]:
+        """Shows with a code from RequestEmailVerification that the caller reads mail to the address. A code is good once, for 15
+        minutes, and for 5 tries.
+
+        Retry: safe; a user whose address is verified is answered as such, whatever the code.
+        Reasons: CODE_INVALID, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _auth_service_pb2.ListSessionsRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ListSessionsRequest, _abc.Awaitable[_auth_service_pb2.ListSessionsResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.ListSessionsResponse]:
+        """The caller's sessions that have not ended, newest first.
+
+        Reasons: PAGE_TOKEN_INVALID, SESSION_REVOKED.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeSession(
+        self,
+        request: _auth_service_pb2.RevokeSessionRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.RevokeSessionRequest, _abc.Awaitable[_auth_service_pb2.RevokeSessionResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.RevokeSessionResponse]:
+        """Ends one of the caller's sessions, as Logout does.
+
+        Retry: safe; a session that has ended is answered in the same way.
+        Reasons: SESSION_NOT_FOUND, SESSION_REVOKED.
         """
 
     @_abc_1.abstractmethod
@@ -146,6 +331,43 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Queues the welcome mail to the caller once more and answers at once. While one is still queued, no second is added.
 
         Retry: safe. Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def IssueServiceToken(
+        self,
+        request: _auth_service_pb2.IssueServiceTokenRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.IssueServiceTokenRequest, _abc.Awaitable[_auth_service_pb2.IssueServiceTokenResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.IssueServiceTokenResponse]:
+        """Gives a service account an access token for 5 minutes (the client credentials of RFC 6749 §4.4). It opens RPCs whose
+        access is SERVICE, those that the account's list names.
+
+        Retry: safe. Reasons: CREDENTIALS_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchRevocations(
+        self,
+        request: _auth_service_pb2.WatchRevocationsRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.WatchRevocationsRequest, _abc.AsyncIterator[_auth_service_pb2.WatchRevocationsResponse]],
+    ) -> _abc.AsyncIterator[_auth_service_pb2.WatchRevocationsResponse]:
+        """Follows which sessions end before their access tokens expire: what came after the cursor, then `caught_up`, then live.
+        Whoever accepts access tokens follows this, and refuses tokens whose `sid` was told.
+
+        When nothing happens, `caught_up` is repeated every 2 seconds: a follower that hears nothing for longer than 5 should
+        connect again. Revocations are kept for longer than any token that they concern lives, so that a `gap` harms nobody.
+        Reasons: CURSOR_INVALID, SHUTTING_DOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordRefusals(
+        self,
+        request: _auth_service_pb2.RecordRefusalsRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.RecordRefusalsRequest, _abc.Awaitable[_auth_service_pb2.RecordRefusalsResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.RecordRefusalsResponse]:
+        """Takes down in the audit log that a service has refused calls to callers who may not make them.
+
+        Retry: safe; an event is known by its id.
         """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _aio.Server) -> None: ...

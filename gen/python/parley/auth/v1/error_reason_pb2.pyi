@@ -32,10 +32,48 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The refresh token is unknown, or its session is past its expiry. Sign in again."""
     ERROR_REASON_REFRESH_TOKEN_REUSED: _ErrorReason.ValueType  # 4
     """UNAUTHENTICATED. The refresh token had been exchanged before: somebody has a copy. The session is ended."""
-    ERROR_REASON_SESSION_REVOKED: _ErrorReason.ValueType  # 5
-    """UNAUTHENTICATED. The session of this token has been ended. Sign in again."""
     ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 6
-    """NOT_FOUND. The user of this token is no longer there."""
+    """NOT_FOUND. There is no such user."""
+    ERROR_REASON_PASSWORD_WEAK: _ErrorReason.ValueType  # 7
+    """INVALID_ARGUMENT, with the field and what is wrong with it. The password is too short for this server, easily guessed,
+    or holds the address or the name.
+    """
+    ERROR_REASON_PASSWORD_WRONG: _ErrorReason.ValueType  # 8
+    """INVALID_ARGUMENT. The current password is another one."""
+    ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 9
+    """RESOURCE_EXHAUSTED, with `RetryInfo`. Too many failures in succession, for this account or from this address."""
+    ERROR_REASON_PASSWORD_LOCKED: _ErrorReason.ValueType  # 10
+    """FAILED_PRECONDITION. After 100 failures in succession this address takes no password. Reset it by mail."""
+    ERROR_REASON_USER_DISABLED: _ErrorReason.ValueType  # 11
+    """PERMISSION_DENIED. The password is right, but the user was disabled or deleted."""
+    ERROR_REASON_CODE_INVALID: _ErrorReason.ValueType  # 12
+    """INVALID_ARGUMENT. The code is unknown, used, older than 15 minutes, or was tried too often. Ask for a new one."""
+    ERROR_REASON_EMAIL_ALREADY_VERIFIED: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION. The address is verified already."""
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """NOT_FOUND. The caller has no such session."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 15
+    """ABORTED. The user has another etag by now. Read it again."""
+    ERROR_REASON_CURSOR_INVALID: _ErrorReason.ValueType  # 16
+    """OUT_OF_RANGE. The cursor lies beyond the last sequence. Follow from 0."""
+    ERROR_REASON_USER_NOT_DELETED: _ErrorReason.ValueType  # 17
+    """FAILED_PRECONDITION. The user is not deleted."""
+    ERROR_REASON_USER_PURGING: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION. The user is being removed for good, which cannot be undone."""
+    ERROR_REASON_OWN_ACCOUNT: _ErrorReason.ValueType  # 19
+    """FAILED_PRECONDITION. An administrator cannot do this to its own account."""
+    ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """NOT_FOUND. There is no such service account."""
+    ERROR_REASON_SERVICE_ACCOUNT_EXISTS: _ErrorReason.ValueType  # 21
+    """ALREADY_EXISTS. There is a service account of this name."""
+    ERROR_REASON_SIGNING_KEY_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """NOT_FOUND. There is no such signing key."""
+    ERROR_REASON_SIGNING_KEY_TOO_YOUNG: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION, with `RetryInfo`. Not every verifier can have the key yet."""
+    ERROR_REASON_SIGNING_KEY_ACTIVE: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION. The key signs tokens. Activate another one first."""
+    ERROR_REASON_SIGNING_KEY_RETIRED: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION. The key was retired, which cannot be undone."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call of `parley.auth.v1` failed, besides the reasons in `parley.common.v1.ErrorReason`."""
@@ -50,8 +88,46 @@ ERROR_REASON_REFRESH_TOKEN_INVALID: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED. The refresh token is unknown, or its session is past its expiry. Sign in again."""
 ERROR_REASON_REFRESH_TOKEN_REUSED: ErrorReason.ValueType  # 4
 """UNAUTHENTICATED. The refresh token had been exchanged before: somebody has a copy. The session is ended."""
-ERROR_REASON_SESSION_REVOKED: ErrorReason.ValueType  # 5
-"""UNAUTHENTICATED. The session of this token has been ended. Sign in again."""
 ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 6
-"""NOT_FOUND. The user of this token is no longer there."""
+"""NOT_FOUND. There is no such user."""
+ERROR_REASON_PASSWORD_WEAK: ErrorReason.ValueType  # 7
+"""INVALID_ARGUMENT, with the field and what is wrong with it. The password is too short for this server, easily guessed,
+or holds the address or the name.
+"""
+ERROR_REASON_PASSWORD_WRONG: ErrorReason.ValueType  # 8
+"""INVALID_ARGUMENT. The current password is another one."""
+ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 9
+"""RESOURCE_EXHAUSTED, with `RetryInfo`. Too many failures in succession, for this account or from this address."""
+ERROR_REASON_PASSWORD_LOCKED: ErrorReason.ValueType  # 10
+"""FAILED_PRECONDITION. After 100 failures in succession this address takes no password. Reset it by mail."""
+ERROR_REASON_USER_DISABLED: ErrorReason.ValueType  # 11
+"""PERMISSION_DENIED. The password is right, but the user was disabled or deleted."""
+ERROR_REASON_CODE_INVALID: ErrorReason.ValueType  # 12
+"""INVALID_ARGUMENT. The code is unknown, used, older than 15 minutes, or was tried too often. Ask for a new one."""
+ERROR_REASON_EMAIL_ALREADY_VERIFIED: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION. The address is verified already."""
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 14
+"""NOT_FOUND. The caller has no such session."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 15
+"""ABORTED. The user has another etag by now. Read it again."""
+ERROR_REASON_CURSOR_INVALID: ErrorReason.ValueType  # 16
+"""OUT_OF_RANGE. The cursor lies beyond the last sequence. Follow from 0."""
+ERROR_REASON_USER_NOT_DELETED: ErrorReason.ValueType  # 17
+"""FAILED_PRECONDITION. The user is not deleted."""
+ERROR_REASON_USER_PURGING: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION. The user is being removed for good, which cannot be undone."""
+ERROR_REASON_OWN_ACCOUNT: ErrorReason.ValueType  # 19
+"""FAILED_PRECONDITION. An administrator cannot do this to its own account."""
+ERROR_REASON_SERVICE_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 20
+"""NOT_FOUND. There is no such service account."""
+ERROR_REASON_SERVICE_ACCOUNT_EXISTS: ErrorReason.ValueType  # 21
+"""ALREADY_EXISTS. There is a service account of this name."""
+ERROR_REASON_SIGNING_KEY_NOT_FOUND: ErrorReason.ValueType  # 22
+"""NOT_FOUND. There is no such signing key."""
+ERROR_REASON_SIGNING_KEY_TOO_YOUNG: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION, with `RetryInfo`. Not every verifier can have the key yet."""
+ERROR_REASON_SIGNING_KEY_ACTIVE: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION. The key signs tokens. Activate another one first."""
+ERROR_REASON_SIGNING_KEY_RETIRED: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION. The key was retired, which cannot be undone."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

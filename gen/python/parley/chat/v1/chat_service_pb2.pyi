@@ -895,6 +895,28 @@ class ConnectRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class Reauthenticate(_message.Message):
+        """Goes on with a newer access token of the same user. Answered with `reauthenticated`, or with a `nack` that has neither
+        a room's id nor a message's; the stream then goes on with the token that it has.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+        access_token: _builtins.str
+        """The token, as it would stand behind `Bearer ` in the metadata."""
+        def __init__(
+            self,
+            *,
+            access_token: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Ping(_message.Message):
         """Asks for a `pong`."""
 
@@ -919,6 +941,7 @@ class ConnectRequest(_message.Message):
     UNSUBSCRIBE_FIELD_NUMBER: _builtins.int
     SEND_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    REAUTHENTICATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___ConnectRequest.Hello:
         """First, once: open the stream and follow rooms from where the client left them."""
@@ -939,6 +962,10 @@ class ConnectRequest(_message.Message):
     def ping(self) -> Global___ConnectRequest.Ping:
         """Ask for a `pong`."""
 
+    @_builtins.property
+    def reauthenticate(self) -> Global___ConnectRequest.Reauthenticate:
+        """Go on with a newer access token."""
+
     def __init__(
         self,
         *,
@@ -947,12 +974,13 @@ class ConnectRequest(_message.Message):
         unsubscribe: Global___ConnectRequest.Unsubscribe | None = ...,
         send: Global___ConnectRequest.Send | None = ...,
         ping: Global___ConnectRequest.Ping | None = ...,
+        reauthenticate: Global___ConnectRequest.Reauthenticate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "intent", b"intent", "ping", b"ping", "send", b"send", "subscribe", b"subscribe", "unsubscribe", b"unsubscribe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "intent", b"intent", "ping", b"ping", "reauthenticate", b"reauthenticate", "send", b"send", "subscribe", b"subscribe", "unsubscribe", b"unsubscribe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "intent", b"intent", "ping", b"ping", "send", b"send", "subscribe", b"subscribe", "unsubscribe", b"unsubscribe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "intent", b"intent", "ping", b"ping", "reauthenticate", b"reauthenticate", "send", b"send", "subscribe", b"subscribe", "unsubscribe", b"unsubscribe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_intent: _TypeAlias = _typing.Literal["hello", "subscribe", "unsubscribe", "send", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_intent: _TypeAlias = _typing.Literal["hello", "subscribe", "unsubscribe", "send", "ping", "reauthenticate"]  # noqa: Y015
     _WhichOneofArgType_intent: _TypeAlias = _typing.Literal["intent", b"intent"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_intent) -> _WhichOneofReturnType_intent | None: ...
 
@@ -1135,6 +1163,52 @@ class ConnectResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class TokenExpiring(_message.Message):
+        """The access token of the stream is about to expire: send `reauthenticate`, or the stream ends with TOKEN_EXPIRED within
+        30 seconds of it.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def expire_time(self) -> _timestamp_pb2.Timestamp:
+            """When it expires."""
+
+        def __init__(
+            self,
+            *,
+            expire_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Reauthenticated(_message.Message):
+        """The stream goes on with the token that was sent."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def expire_time(self) -> _timestamp_pb2.Timestamp:
+            """When that token expires."""
+
+        def __init__(
+            self,
+            *,
+            expire_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Pong(_message.Message):
         """The answer to a `ping`."""
 
@@ -1165,6 +1239,8 @@ class ConnectResponse(_message.Message):
     GO_AWAY_FIELD_NUMBER: _builtins.int
     PONG_FIELD_NUMBER: _builtins.int
     UNSUBSCRIBED_FIELD_NUMBER: _builtins.int
+    TOKEN_EXPIRING_FIELD_NUMBER: _builtins.int
+    REAUTHENTICATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """Events of the rooms that the stream follows: of one room in order, of several in any order. They stand before what
@@ -1211,6 +1287,14 @@ class ConnectResponse(_message.Message):
     def unsubscribed(self) -> Global___ConnectResponse.Unsubscribed:
         """The room is no longer followed."""
 
+    @_builtins.property
+    def token_expiring(self) -> Global___ConnectResponse.TokenExpiring:
+        """The access token is about to expire."""
+
+    @_builtins.property
+    def reauthenticated(self) -> Global___ConnectResponse.Reauthenticated:
+        """The stream goes on with the token that was sent."""
+
     def __init__(
         self,
         *,
@@ -1225,12 +1309,14 @@ class ConnectResponse(_message.Message):
         go_away: Global___ConnectResponse.GoAway | None = ...,
         pong: Global___ConnectResponse.Pong | None = ...,
         unsubscribed: Global___ConnectResponse.Unsubscribed | None = ...,
+        token_expiring: Global___ConnectResponse.TokenExpiring | None = ...,
+        reauthenticated: Global___ConnectResponse.Reauthenticated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "caught_up", b"caught_up", "gap", b"gap", "go_away", b"go_away", "nack", b"nack", "notice", b"notice", "pong", b"pong", "presence", b"presence", "subscribed", b"subscribed", "unsubscribed", b"unsubscribed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "caught_up", b"caught_up", "gap", b"gap", "go_away", b"go_away", "nack", b"nack", "notice", b"notice", "pong", b"pong", "presence", b"presence", "reauthenticated", b"reauthenticated", "subscribed", b"subscribed", "token_expiring", b"token_expiring", "unsubscribed", b"unsubscribed", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "caught_up", b"caught_up", "events", b"events", "gap", b"gap", "go_away", b"go_away", "nack", b"nack", "notice", b"notice", "pong", b"pong", "presence", b"presence", "subscribed", b"subscribed", "unsubscribed", b"unsubscribed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "caught_up", b"caught_up", "events", b"events", "gap", b"gap", "go_away", b"go_away", "nack", b"nack", "notice", b"notice", "pong", b"pong", "presence", b"presence", "reauthenticated", b"reauthenticated", "subscribed", b"subscribed", "token_expiring", b"token_expiring", "unsubscribed", b"unsubscribed", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_notice: _TypeAlias = _typing.Literal["welcome", "subscribed", "ack", "nack", "caught_up", "gap", "presence", "go_away", "pong", "unsubscribed"]  # noqa: Y015
+    _WhichOneofReturnType_notice: _TypeAlias = _typing.Literal["welcome", "subscribed", "ack", "nack", "caught_up", "gap", "presence", "go_away", "pong", "unsubscribed", "token_expiring", "reauthenticated"]  # noqa: Y015
     _WhichOneofArgType_notice: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_notice) -> _WhichOneofReturnType_notice | None: ...
 

@@ -31,7 +31,7 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     ACCESS_USER: _Access.ValueType  # 2
     """Anybody who is signed in: `authorization: Bearer <access token>` in the call's metadata."""
     ACCESS_SERVICE: _Access.ValueType  # 3
-    """Other services only, with a token that was issued to a service."""
+    """Other services only, with a token that was issued to a service account whose list names the RPC."""
     ACCESS_ADMIN: _Access.ValueType  # 4
     """Users who are administrators."""
 
@@ -45,7 +45,7 @@ ACCESS_PUBLIC: Access.ValueType  # 1
 ACCESS_USER: Access.ValueType  # 2
 """Anybody who is signed in: `authorization: Bearer <access token>` in the call's metadata."""
 ACCESS_SERVICE: Access.ValueType  # 3
-"""Other services only, with a token that was issued to a service."""
+"""Other services only, with a token that was issued to a service account whose list names the RPC."""
 ACCESS_ADMIN: Access.ValueType  # 4
 """Users who are administrators."""
 Global___Access: _TypeAlias = Access  # noqa: Y015

@@ -67,6 +67,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. Given by the health service only: the server has no service of the name that was asked about."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED. The request has more than 512 KiB, and is not of a kind that carries a file's bytes."""
+    ERROR_REASON_SESSION_REVOKED: _ErrorReason.ValueType  # 19
+    """UNAUTHENTICATED. The session of the access token was ended: by its user, by an administrator, by a change of password,
+    or because its refresh token was used twice. Sign in again. A stream that was opened with it ends with this.
+    """
+    ERROR_REASON_FILTER_INVALID: _ErrorReason.ValueType  # 20
+    """INVALID_ARGUMENT. The `filter` is not one that this list understands; `BadRequest` says where."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that any RPC of any service can give. A failed call carries a `google.rpc.Status` whose `ErrorInfo` has
@@ -121,4 +127,10 @@ ERROR_REASON_SERVICE_UNKNOWN: ErrorReason.ValueType  # 17
 """NOT_FOUND. Given by the health service only: the server has no service of the name that was asked about."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED. The request has more than 512 KiB, and is not of a kind that carries a file's bytes."""
+ERROR_REASON_SESSION_REVOKED: ErrorReason.ValueType  # 19
+"""UNAUTHENTICATED. The session of the access token was ended: by its user, by an administrator, by a change of password,
+or because its refresh token was used twice. Sign in again. A stream that was opened with it ends with this.
+"""
+ERROR_REASON_FILTER_INVALID: ErrorReason.ValueType  # 20
+"""INVALID_ARGUMENT. The `filter` is not one that this list understands; `BadRequest` says where."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,58 +1,17 @@
-"""Every SQL statement of auth."""
+"""Sessions and their refresh tokens."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.auth.models import (
-    RefreshToken,
-    RefreshTokenTable,
-    Session,
-    SessionTable,
-    SigningKey,
-    SigningKeyTable,
-    User,
-    UserTable,
-)
+from services.auth.models.sessions import RefreshToken, RefreshTokenTable, Session, SessionTable
 
-# Any number will do as long as no other advisory lock of ours uses it.
-_FIRST_KEY_LOCK = 0x70_6B_65_79
-
-
-_USER = tuple(UserTable.__table__.columns[name] for name in User._fields)
 _SESSION = tuple(SessionTable.__table__.columns[name] for name in Session._fields)
 _TOKEN = tuple(RefreshTokenTable.__table__.columns[name] for name in RefreshToken._fields)
-_KEY = tuple(SigningKeyTable.__table__.columns[name] for name in SigningKey._fields)
-
-
-class Users:
-    """Users, within one transaction."""
-
-    def __init__(self, tx: AsyncConnection) -> None:
-        self._tx = tx
-
-    async def add(self, user: User, email_key: str) -> bool:
-        """Store a user; False when the address is taken."""
-        statement = insert(UserTable).values(**user._asdict(), email_key=email_key)
-        statement = statement.on_conflict_do_nothing(index_elements=["email_key"])
-        return (await self._tx.execute(statement.returning(UserTable.id))).scalar_one_or_none() is not None
-
-    async def by_email(self, email_key: str) -> User | None:
-        """The user with this address."""
-        return await self._one(select(*_USER).where(UserTable.email_key == email_key))
-
-    async def by_id(self, user_id: UUID) -> User | None:
-        """The user with this id."""
-        return await self._one(select(*_USER).where(UserTable.id == user_id))
-
-    async def _one(self, statement: Select[*tuple[Any, ...]]) -> User | None:
-        row = (await self._tx.execute(statement)).one_or_none()
-        return None if row is None else User(*row)
 
 
 class Sessions:
@@ -108,10 +67,17 @@ class Sessions:
             update(SessionTable).where(SessionTable.id == session_id).values(expire_time=expire_time)
         )
 
-    async def revoke(self, session_id: UUID, now: datetime) -> bool:
-        """End a session; False when it had ended."""
-        statement = update(SessionTable).where(SessionTable.id == session_id, SessionTable.revoke_time.is_(None))
-        return (await self._tx.execute(statement.values(revoke_time=now))).rowcount == 1
+    async def end(
+        self, user_id: UUID, now: datetime, *, only: UUID | None = None, but: UUID | None = None
+    ) -> Sequence[UUID]:
+        """End a user's sessions, `only` one, or all `but` one; those that had not ended yet."""
+        statement = update(SessionTable).where(SessionTable.user_id == user_id, SessionTable.revoke_time.is_(None))
+        if only is not None:
+            statement = statement.where(SessionTable.id == only)
+        if but is not None:
+            statement = statement.where(SessionTable.id != but)
+        ended = await self._tx.execute(statement.values(revoke_time=now).returning(SessionTable.id))
+        return ended.scalars().all()
 
     async def delete_exchanged_tokens(self, before: datetime) -> int:
         """Remove refresh tokens that were used up before a time; how many. Presented again they are unknown."""
@@ -121,23 +87,3 @@ class Sessions:
     async def delete_expired(self, before: datetime) -> int:
         """Remove sessions that expired before a time, and their tokens; how many."""
         return (await self._tx.execute(delete(SessionTable).where(SessionTable.expire_time < before))).rowcount
-
-
-class SigningKeyRows:
-    """Signing keys, within one transaction."""
-
-    def __init__(self, tx: AsyncConnection) -> None:
-        self._tx = tx
-
-    async def all(self) -> Sequence[SigningKey]:
-        """Every key, the newest first."""
-        newest_first = (SigningKeyTable.create_time.desc(), SigningKeyTable.kid)
-        return [SigningKey(*row) for row in await self._tx.execute(select(*_KEY).order_by(*newest_first))]
-
-    async def lock_first(self) -> None:
-        """Wait until no other process is making the first key, until the transaction ends."""
-        await self._tx.execute(select(func.pg_advisory_xact_lock(_FIRST_KEY_LOCK)))
-
-    async def add(self, key: SigningKey, now: datetime) -> None:
-        """Store a key."""
-        await self._tx.execute(insert(SigningKeyTable).values(**key._asdict(), create_time=now))

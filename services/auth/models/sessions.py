@@ -1,36 +1,15 @@
-"""The tables of auth, and the values that its use cases answer with."""
+"""Sessions, their tokens, and the sequence of those that have ended."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ForeignKey
-from sqlalchemy.dialects.postgresql import TIMESTAMP
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
 
-from services.kit.database import schema_metadata
-
-
-class Base(DeclarativeBase):
-    """Everything in the schema `auth`."""
-
-    metadata = schema_metadata("auth")
-    type_annotation_map = {datetime: TIMESTAMP(timezone=True)}  # noqa: RUF012  # SQLAlchemy reads it as it stands
-
-
-class UserTable(Base):
-    """Somebody who has registered."""
-
-    __tablename__ = "users"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    email: Mapped[str]
-    email_key: Mapped[str] = mapped_column(unique=True)
-    full_name: Mapped[str]
-    password_hash: Mapped[str]
-    create_time: Mapped[datetime]
-    update_time: Mapped[datetime]
+from services.auth.models.base import Base
+from services.auth.models.users import UserTable
 
 
 class SessionTable(Base):
@@ -43,6 +22,11 @@ class SessionTable(Base):
     device_label: Mapped[str]
     create_time: Mapped[datetime]
     expire_time: Mapped[datetime]
+    last_expire_time: Mapped[datetime]
+    """No refresh moves expire_time beyond this."""
+    last_use_time: Mapped[datetime]
+    address: Mapped[str]
+    user_agent: Mapped[str]
     revoke_time: Mapped[datetime | None]
 
 
@@ -58,26 +42,25 @@ class RefreshTokenTable(Base):
     request_id: Mapped[UUID | None]
 
 
-class SigningKeyTable(Base):
-    """A key pair that signs access tokens; the private half is encrypted."""
+class RevocationTable(Base):
+    """Sessions that ended together, in the order of the commits."""
 
-    __tablename__ = "signing_keys"
+    __tablename__ = "revocations"
 
-    kid: Mapped[str] = mapped_column(primary_key=True)
-    public_key: Mapped[bytes]
-    private_key: Mapped[bytes]
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    session_ids: Mapped[list[UUID]]
+    subject_id: Mapped[UUID]
     create_time: Mapped[datetime]
+    expire_time: Mapped[datetime]
 
 
-class User(NamedTuple):
-    """Somebody who has registered. Its fields are columns of UserTable."""
+class RevocationHeadTable(Base):
+    """One row, which counts the revocations: locked from the allocation of a sequence to the commit."""
 
-    id: UUID
-    email: str
-    full_name: str
-    password_hash: str
-    create_time: datetime
-    update_time: datetime
+    __tablename__ = "revocation_head"
+
+    one: Mapped[bool] = mapped_column(primary_key=True)
+    last_sequence: Mapped[int] = mapped_column(BigInteger)
 
 
 class Session(NamedTuple):
@@ -88,6 +71,10 @@ class Session(NamedTuple):
     device_label: str
     create_time: datetime
     expire_time: datetime
+    last_expire_time: datetime
+    last_use_time: datetime
+    address: str
+    user_agent: str
     revoke_time: datetime | None
 
 
@@ -99,20 +86,19 @@ class RefreshToken(NamedTuple):
     request_id: UUID | None
 
 
-class SigningKey(NamedTuple):
-    """A signing key as stored; `private_key` is encrypted."""
+class Revocation(NamedTuple):
+    """Sessions that ended together. Its fields are columns of RevocationTable."""
 
-    kid: str
-    public_key: bytes
-    private_key: bytes
+    sequence: int
+    session_ids: list[UUID]
+    subject_id: UUID
+    create_time: datetime
+    expire_time: datetime
 
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """A key that verifies access tokens."""
-
-    kid: str
-    raw: bytes
+    @property
+    def position(self) -> int:
+        """What a feed calls the sequence."""
+        return self.sequence
 
 
 @dataclass(frozen=True, slots=True)

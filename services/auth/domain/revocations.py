@@ -1,0 +1,68 @@
+"""Ending sessions before their tokens expire, so that every service hears of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.auth.models.sessions import Revocation
+from services.auth.repository.revocations import Revocations
+from services.auth.repository.sessions import Sessions
+from services.kit.database import Database
+
+TOPIC = UUID(int=0)
+"""The one sequence of revocations, as the feed calls it."""
+
+# Clocks of machines differ, and a token may be signed a moment after its session was read.
+SLACK = timedelta(minutes=1)
+
+
+class Revoker:
+    """Ends sessions in the caller's transaction; whoever commits it announces what it gave."""
+
+    def __init__(
+        self,
+        publish: Callable[[Sequence[Revocation]], None],
+        *,
+        token_life: timedelta,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._publish = publish
+        self._token_life = token_life
+        self._clock = clock
+
+    async def end_sessions(
+        self, tx: AsyncConnection, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None
+    ) -> Revocation | None:
+        """End a user's sessions: all, `only` one, or all `but` one. None when none was left to end."""
+        session_ids = await Sessions(tx).end(user_id, self._clock(), only=only, but=but)
+        return await self.revoke(tx, session_ids, user_id) if session_ids else None
+
+    async def revoke(self, tx: AsyncConnection, session_ids: Sequence[UUID], subject_id: UUID) -> Revocation:
+        """Say that tokens of these sessions are worth nothing any more."""
+        now = self._clock()
+        return await Revocations(tx).append(session_ids, subject_id, now, now + self._token_life + SLACK)
+
+    def announce(self, revocation: Revocation | None) -> None:
+        """Tell the followers at once, after the commit. Without it they find out within a second."""
+        if revocation is not None:
+            self._publish([revocation])
+
+
+class RevocationSource:
+    """The sequence as a feed reads it."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def read(self, topic: UUID, after: int, limit: int) -> Sequence[Revocation]:  # noqa: ARG002  # there is one
+        """See feed.Source."""
+        async with self._db.read() as tx:
+            return await Revocations(tx).after(after, limit)
+
+    async def heads(self, topics: Sequence[UUID]) -> Mapping[UUID, int]:
+        """See feed.Source."""
+        async with self._db.read() as tx:
+            head = await Revocations(tx).last_sequence()
+        return dict.fromkeys(topics, head)

@@ -1,0 +1,1 @@
+"""The tables of auth, and the values that its use cases answer with."""
