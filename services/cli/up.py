@@ -227,7 +227,7 @@ def welcome(settings: UpSettings, seconds: float) -> str:
     if buf.is_relative_to(Path.cwd()):
         buf = buf.relative_to(Path.cwd())
     jwks = f"http://{auth}/parley.auth.v1.AuthService/GetJwks"
-    account = '{"email": "ann@example.com", "password": "correct horse", "full_name": "Ann"}'
+    account = '{"email": "ann@example.com", "password": "correct horse battery staple", "full_name": "Ann"}'
     lines = [
         "",
         f"Parley is ready after {seconds:.1f} s. Ctrl-C stops it; the data stay in {settings.data_dir}.",

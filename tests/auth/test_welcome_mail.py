@@ -86,7 +86,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def register(auth: AuthServiceStub, email: str = "ann@example.com", name: str = "Ann Arbor") -> pb2.User:
     """A new user."""
-    request = pb2.RegisterRequest(email=email, password="long enough", full_name=name)
+    request = pb2.RegisterRequest(email=email, password="correct horse battery staple", full_name=name)
     return (await auth.Register(request)).user
 
 
@@ -139,7 +139,7 @@ async def test_a_mail_that_is_refused_for_the_moment_is_sent_again(
 
 async def test_asking_again_queues_one_mail_however_often_it_is_asked(auth: AuthServiceStub, database_url: str) -> None:
     await register(auth)
-    login = await auth.Login(pb2.LoginRequest(email="ann@example.com", password="long enough"))
+    login = await auth.Login(pb2.LoginRequest(email="ann@example.com", password="correct horse battery staple"))
     me = bearer(login.tokens.access_token)
     await asyncio.gather(*(auth.SendWelcomeEmail(pb2.SendWelcomeEmailRequest(), metadata=me) for _ in range(10)))
     with psycopg.connect(database_url) as connection:
