@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from parley.auth.v1 import auth_service_pb2
 from services.auth.domain.accounts import Accounts
 from services.auth.domain.chores import Chores
 from services.auth.domain.passwords import open_passwords
+from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
 from services.auth.domain.secret import Secret
 from services.auth.domain.sessions import SignIns
 from services.auth.domain.signing import SigningKeys, TokenIssuer
@@ -17,8 +19,10 @@ from services.auth.servicer.sessions import SessionRpcs
 from services.auth.servicer.tokens import TokenRpcs
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.kit.access import TokenVerifier
+from services.kit.bus import open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
+from services.kit.feed import open_feed
 from services.kit.ids import utc_now
 from services.kit.jobs import Job, JobQueue
 from services.kit.mail import Mailer
@@ -32,7 +36,11 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
     """The auth service, ready to be served."""
     secret = _secret(settings)
     with open_passwords(slots=settings.auth_hash_slots, queue=settings.auth_hash_queue) as passwords:
-        async with Database.open(settings) as db:
+        async with (
+            Database.open(settings) as db,
+            open_bus(settings, "auth") as bus,
+            open_feed(bus, RevocationSource(db), "revocations") as revocations,
+        ):
             keys = SigningKeys(db, secret, utc_now)
             issuer = TokenIssuer(
                 keys,
@@ -41,14 +49,19 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 life=settings.access_token_life,
                 clock=utc_now,
             )
+            revoker = Revoker(partial(revocations.publish, TOPIC), token_life=settings.access_token_life, clock=utc_now)
             accounts = Accounts(db, passwords, JobQueue(), utc_now)
             sign_ins = SignIns(db, passwords, issuer, secret, session_life=settings.session_life, clock=utc_now)
+            auth_service = (
+                AccountRpcs(accounts),
+                SessionRpcs(sign_ins),
+                TokenRpcs(keys, RevocationWatch(db, revocations)),
+                Pending(),
+            )
             yield Service(
                 name="auth",
                 registrations=[
-                    Registration(
-                        AUTH_SERVICE, (AccountRpcs(accounts), SessionRpcs(sign_ins), TokenRpcs(keys), Pending())
-                    )
+                    Registration(AUTH_SERVICE, auth_service, followers=frozenset({"WatchRevocations"})),
                 ],
                 verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
                 is_ready=lambda: db.is_ready,

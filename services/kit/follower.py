@@ -165,6 +165,11 @@ class Follower(Generic[E]):
         self._closed = False
         self._news = asyncio.Event()
 
+    @property
+    def is_level(self) -> bool:
+        """Whether it has given out everything that this process knows of."""
+        return self._live and not self._queue
+
     def push(self, elements: Sequence[E]) -> None:
         """Take elements that come next, or, when too many wait already, fall behind."""
         if len(self._queue) + len(elements) > self._hub.limits.live_queue:

@@ -1,21 +1,25 @@
 """Ending sessions before their tokens expire, so that every service hears of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.auth.errors import CursorInvalid
 from services.auth.models.sessions import Revocation
 from services.auth.repository.revocations import Revocations
 from services.auth.repository.sessions import Sessions
 from services.kit.database import Database
+from services.kit.feed import CaughtUp, CursorBeyondHead, Feed, Gap
 
 TOPIC = UUID(int=0)
 """The one sequence of revocations, as the feed calls it."""
 
 # Clocks of machines differ, and a token may be signed a moment after its session was read.
 SLACK = timedelta(minutes=1)
+SIGN_OF_LIFE_SECONDS = 2.0
 
 
 class Revoker:
@@ -66,3 +70,36 @@ class RevocationSource:
         async with self._db.read() as tx:
             head = await Revocations(tx).last_sequence()
         return dict.fromkeys(topics, head)
+
+
+class RevocationWatch:
+    """The way to follow the sequence."""
+
+    def __init__(self, db: Database, feed: Feed[Revocation]) -> None:
+        self._db = db
+        self._feed = feed
+
+    async def watch(self, after: int) -> AsyncIterator[Sequence[Revocation] | CaughtUp | Gap]:
+        """What came after the cursor, CaughtUp, and then what comes; for ever. Raises CursorInvalid.
+
+        While nothing comes CaughtUp is repeated, unless the database is away: nobody can tell then that nothing came.
+        """
+        try:
+            follower = await self._feed.follow(TOPIC, after)
+        except CursorBeyondHead as error:
+            raise CursorInvalid from error
+        pull: asyncio.Task[Sequence[Revocation] | CaughtUp | Gap] | None = None
+        try:
+            while True:
+                pull = pull or asyncio.ensure_future(anext(follower))
+                # Not cancelled when nothing comes: it may be reading.
+                if (await asyncio.wait((pull,), timeout=SIGN_OF_LIFE_SECONDS))[0]:
+                    item = pull.result()
+                    pull = None
+                    yield item
+                elif follower.is_level and self._db.is_ready:
+                    yield CaughtUp(follower.position)
+        finally:
+            if pull is not None:
+                pull.cancel()
+            follower.close()
