@@ -20,7 +20,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from parley.agent.v1 import agent_service_pb2 as pb2
-from services.agent.domain import Agents
+from services.agent.domain.agents import Agents
 from services.agent.mapping import to_message
 from services.agent.models import Agent, Draft
 from services.agent.settings import AgentSettings

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from parley.agent.v1 import agent_service_pb2 as pb2
-from services.agent.domain import Agents
+from services.agent.domain.agents import Agents
 from services.agent.mapping import to_changes, to_draft, to_message, to_uuid
 from services.kit.calls import Call
 from services.kit.pages import fitting, next_page_token, read_page

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from parley.agent.v1 import agent_service_pb2
-from services.agent.domain import Agents
+from services.agent.domain.agents import Agents
 from services.agent.servicer import AgentServicer
 from services.agent.settings import AgentSettings
 from services.kit.access import TokenVerifier
