@@ -3,11 +3,29 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import ColumnElement, delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.auth.models.audit import AuditEvent, AuditEventTable
+from services.auth.models.audit import AuditEvent, AuditEventTable, AuditType
+from services.kit.filters import Filter, choice, moment, text, uuid
+from services.kit.listing import NewestFirst
+from services.kit.pages import Page, PageRequest
+
+FILTER = Filter(
+    {
+        "type": choice(AuditEventTable.type, AuditType),
+        "actor_id": uuid(AuditEventTable.actor_id),
+        "subject_id": uuid(AuditEventTable.subject_id),
+        "session_id": uuid(AuditEventTable.session_id),
+        "address": text(AuditEventTable.address),
+        "create_time": moment(AuditEventTable.create_time),
+    }
+)
+"""What the list of audit events can be filtered by."""
+
+_EVENT = tuple(getattr(AuditEventTable, name) for name in AuditEvent._fields)
+_LIST = NewestFirst(AuditEvent._make, _EVENT)
 
 
 class AuditEvents:
@@ -20,6 +38,10 @@ class AuditEvents:
         """Store events; those whose ids are known already are passed over."""
         statement = insert(AuditEventTable).on_conflict_do_nothing(index_elements=["id"])
         await self._tx.execute(statement, [event._asdict() for event in events])
+
+    async def list_newest_first(self, page: PageRequest, conditions: Sequence[ColumnElement[bool]]) -> Page[AuditEvent]:
+        """A page of the events that meet conditions, newest first, and how many there are in all, at one moment."""
+        return await _LIST.page(self._tx, page, *conditions)
 
     async def delete_before(self, before: datetime) -> int:
         """Remove events that are older; how many."""
