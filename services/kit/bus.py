@@ -15,6 +15,7 @@ import structlog
 from psycopg import sql
 
 from services.kit.database import libpq_url
+from services.kit.roles import chosen_role, connection_options
 from services.kit.settings import DatabaseSettings
 
 log = structlog.get_logger()
@@ -79,8 +80,9 @@ class PostgresBus:
     that appends: hints gather while the last batch is on its way, one for each topic, and the next takes them all.
     """
 
-    def __init__(self, url: str, channel: str) -> None:
+    def __init__(self, url: str, channel: str, *, role: str | None = None) -> None:
         self._url = url
+        self._options = connection_options(role)
         self._channel = channel
         self._local = LocalBus()
         self._waiting: dict[str, int] = {}
@@ -177,7 +179,12 @@ class PostgresBus:
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(
-            libpq_url(self._url), autocommit=True, connect_timeout=3, keepalives_idle=10, keepalives_interval=5
+            libpq_url(self._url),
+            autocommit=True,
+            connect_timeout=3,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            options=self._options or None,  # an empty one would hide what the URL says
         )
 
 
@@ -199,12 +206,12 @@ def _payloads(hints: dict[str, int]) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def open_bus(settings: DatabaseSettings, channel: str) -> AsyncIterator[PostgresBus]:
+async def open_bus(settings: DatabaseSettings, channel: str, *, role: str | None = None) -> AsyncIterator[PostgresBus]:
     """The bus of one service, by the name of its channel. PostgreSQL need not be reachable yet.
 
-    At the end of the block the last hints get a moment to go out.
+    `role` is as in Database.open. At the end of the block the last hints get a moment to go out.
     """
-    bus = PostgresBus(settings.database_url.get_secret_value(), f"parley_{channel}")
+    bus = PostgresBus(settings.database_url.get_secret_value(), f"parley_{channel}", role=chosen_role(settings, role))
     tasks = [asyncio.create_task(run(), name=run.__name__) for run in (bus.send_for_ever, bus.listen_for_ever)]
     try:
         yield bus

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kit.errors import DatabaseUnavailable, DomainError
 from services.kit.probe import Probe
+from services.kit.roles import chosen_role, connection_options
 from services.kit.settings import DatabaseSettings
 
 NAMING_CONVENTION = {
@@ -85,9 +86,13 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: DatabaseSettings) -> AsyncIterator["Database"]:
-        """Open the pool; it need not be reachable yet. `is_ready` follows whether it is, within a second."""
+    async def open(cls, settings: DatabaseSettings, *, role: str | None = None) -> AsyncIterator["Database"]:
+        """Open the pool; it need not be reachable yet. `is_ready` follows whether it is, within a second.
+
+        `role` names the service whose PostgreSQL role all connections take; without one they stay the URL's user.
+        """
         url = settings.database_url.get_secret_value()
+        taken = chosen_role(settings, role)
         engine = create_async_engine(
             sqlalchemy_url(url),
             pool_size=settings.database_pool_size,
@@ -98,11 +103,13 @@ class Database:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
-                "options": f"-c search_path=jobs,public -c statement_timeout={settings.database_statement_timeout}s",
+                "options": connection_options(
+                    taken, search_path="jobs,public", statement_timeout=f"{settings.database_statement_timeout}s"
+                ),
             },
             hide_parameters=True,
         )
-        probe = Probe(libpq_url(url))
+        probe = Probe(libpq_url(url), taken)
         probing = asyncio.create_task(probe.run_for_ever(), name="database-probe")
         try:
             yield cls(engine, probe)

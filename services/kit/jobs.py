@@ -9,16 +9,19 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NewType
 
 import procrastinate
 import psycopg
 import structlog
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.kit.database import libpq_url
 from services.kit.faults import describe_fault
+from services.kit.roles import chosen_role, connection_options
 from services.kit.settings import DatabaseSettings
 
 log = structlog.get_logger()
@@ -31,6 +34,11 @@ STALLED_SECONDS = 30.0
 RECONNECT_SECONDS = 1.0
 CONCURRENCY = 4
 GRACE_SECONDS = 2
+
+_UNDER_WAY = text(
+    "SELECT DISTINCT queueing_lock FROM jobs.procrastinate_jobs"
+    " WHERE status IN ('todo', 'doing') AND queueing_lock IN :names"
+).bindparams(bindparam("names", expanding=True))
 
 
 @dataclass(frozen=True)
@@ -51,15 +59,27 @@ class JobQueue:
     def __init__(self) -> None:
         self._app = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
-    async def enqueue(self, tx: AsyncConnection, name: JobName, *, once: str | None = None, **arguments: Any) -> bool:
+    async def enqueue(
+        self,
+        tx: AsyncConnection,
+        name: JobName,
+        *,
+        once: str | None = None,
+        after: timedelta | None = None,
+        **arguments: Any,
+    ) -> bool:
         """Enqueue a job in the caller's transaction: it runs if and only if that commits.
 
-        `once` names it: while one with the same name waits, no second is added and the answer is False.
+        `once` names it: while one with the same name waits, no second is added and the answer is False. `after` is how
+        long it is to wait at the least.
         """
         connection = (await tx.get_raw_connection()).driver_connection
         savepoint = await tx.begin_nested() if once else None
+        wait = {"seconds": after.total_seconds()} if after else None
         try:
-            await self._app.configure_task(name, queueing_lock=once, connection=connection).defer_async(**arguments)
+            await self._app.configure_task(
+                name, queueing_lock=once, schedule_in=wait, connection=connection
+            ).defer_async(**arguments)
         except AlreadyEnqueued:
             assert savepoint is not None
             await savepoint.rollback()
@@ -68,12 +88,18 @@ class JobQueue:
             await savepoint.commit()
         return True
 
+    async def under_way(self, tx: AsyncConnection, names: Sequence[str]) -> set[str]:
+        """Those of the names, as `once` gave them, whose jobs wait or are being done."""
+        if not names:
+            return set()
+        return set((await tx.execute(_UNDER_WAY, {"names": names})).scalars())
+
 
 @asynccontextmanager
 async def _opened(settings: DatabaseSettings, jobs: Sequence[Job]) -> AsyncIterator[procrastinate.App]:
     connector = procrastinate.PsycopgConnector(
         conninfo=libpq_url(settings.database_url.get_secret_value()),
-        kwargs={"options": "-c search_path=jobs,public"},
+        kwargs={"options": connection_options(chosen_role(settings, "worker"), search_path="jobs,public")},
         max_size=6,
     )
     app = procrastinate.App(connector=connector)

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from services.kit.roles import RoleMissing, take_role
 from services.kit.schema import REVISION, SchemaMissing, check_schema
 
 log = structlog.get_logger()
@@ -20,13 +21,14 @@ Connection = psycopg.AsyncConnection[Any]
 
 
 class Probe:
-    """Follows within a second whether PostgreSQL answers and has the schema that this code needs."""
+    """Follows within a second whether PostgreSQL answers, and has the schema and the role that this code needs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, role: str | None = None) -> None:
         self.ready = asyncio.Event()
         self.outages = 0
         """How often the connection has broken: others that were made before the last time are broken, too."""
         self._url = url
+        self._role = role
         self._connection: Connection | None = None
         self._said = False
 
@@ -45,10 +47,14 @@ class Probe:
             if self._connection is None:
                 self._connection = await Connection.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT)
             if not self.ready.is_set():
+                if self._role is not None:
+                    await take_role(self._connection, self._role)
                 await check_schema(self._connection)
             await self._ask(self._connection)
         except SchemaMissing:
             self._say("database without the schema, waiting for `parley migrate`", revision=REVISION)
+        except RoleMissing as missing:
+            self._say(str(missing))
         except (psycopg.Error, OSError, TimeoutError) as error:
             self.ready.clear()
             self._say("database away, waiting for it", error=type(error).__name__)

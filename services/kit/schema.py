@@ -3,6 +3,7 @@
 A newer one is fine: the history only adds what the release before can live with (expand and contract).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -11,6 +12,10 @@ REVISION = "0006"
 """The newest of `services/migrations/versions`; revisions sort as text."""
 
 _REVISION_THERE = "SELECT max(version_num) FROM public.alembic_version"
+_ROLES_THERE = """
+SELECT count(*) FROM pg_roles
+WHERE rolname = ANY (%s) AND has_table_privilege(oid, 'public.alembic_version', 'SELECT')
+"""
 
 
 class SchemaMissing(Exception):
@@ -27,13 +32,23 @@ async def check_schema(connection: psycopg.AsyncConnection[Any]) -> None:
         raise SchemaMissing
 
 
-def has_schema(url: str) -> bool:
-    """Whether a database is at REVISION or a later one; False, too, while it cannot be reached."""
+def has_schema(url: str, roles: Sequence[str] = ()) -> bool:
+    """Whether a database is at REVISION or a later one, and all of these roles have been let in.
+
+    False, too, while it cannot be reached.
+    """
     try:
         with psycopg.connect(
             url.replace("postgresql+psycopg:", "postgresql:", 1), autocommit=True, connect_timeout=3
         ) as connection:
-            row = connection.execute(_REVISION_THERE).fetchone()
+            revision = connection.execute(_REVISION_THERE).fetchone()
+            let_in = connection.execute(_ROLES_THERE, (list(roles),)).fetchone()
     except psycopg.Error:
         return False
-    return row is not None and row[0] is not None and row[0] >= REVISION
+    return (
+        revision is not None
+        and revision[0] is not None
+        and revision[0] >= REVISION
+        and let_in is not None
+        and let_in[0] == len(roles)
+    )

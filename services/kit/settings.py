@@ -54,6 +54,9 @@ class DatabaseSettings(LogSettings):
     database_url: DatabaseUrl = Field(description="PostgreSQL 15 or later: `postgresql://user:password@host/name`.")
     database_pool_size: int = Field(10, ge=1, le=500, description="Connections a process keeps for its calls.")
     database_statement_timeout: Seconds = Field(30.0, description="Seconds after which PostgreSQL ends a statement.")
+    database_roles: bool = Field(
+        True, description="Whether each service takes a PostgreSQL role of its own, made by `parley migrate`."
+    )
     data_dir: Path = Field(Path(".parley"), description="Folder for what is kept on this machine.")
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from services.kit.database import libpq_url, sqlalchemy_url
+from services.migrations.roles import make_roles
 
 # Any number will do as long as nothing else on the database uses it: "parley" in ASCII.
 LOCK = 0x7061726C6579
@@ -24,13 +25,14 @@ CONNECT_RETRY_SECONDS = 0.5
 
 
 def migrate(
-    url: str, *, wait_seconds: float = 60.0, on_wait: Callable[[], None] = lambda: None
+    url: str, *, roles: bool = True, wait_seconds: float = 60.0, on_wait: Callable[[], None] = lambda: None
 ) -> tuple[str | None, str]:
-    """Bring the database to the newest revision; the revisions before and after.
+    """Bring the database to the newest revision, and make the services' roles; the revisions before and after.
 
     Any number of callers at once make one migration: each waits for a session lock on a connection of its own, which
     must be direct (not through a pooler that shares sessions). Waits for a database that is away and calls `on_wait`
-    once; raises psycopg.OperationalError when it stays away.
+    once; raises psycopg.OperationalError when it stays away, and RolesRefused, with the new revision in place, when the
+    URL's user may not make the roles.
     """
     with _connected(url, wait_seconds, on_wait) as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
@@ -41,7 +43,9 @@ def migrate(
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            return before, newest_revision()
+        if roles:
+            make_roles(guard)
+        return before, newest_revision()
 
 
 def newest_revision() -> str:
