@@ -74,6 +74,14 @@ class ThrottleTable(Base):
     retry_time: Mapped[datetime]
 
 
+class Throttle(NamedTuple):
+    """How often something failed in succession. Its fields are columns of ThrottleTable."""
+
+    failures: int
+    last_failure_time: datetime
+    retry_time: datetime
+
+
 class User(NamedTuple):
     """Somebody who has registered. Its fields are columns of UserTable."""
 
