@@ -20,7 +20,7 @@ AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 @asynccontextmanager
 async def open_agent(settings: AgentSettings) -> AsyncIterator[Service]:
     """The agent service over its database, closed in reverse order at the end."""
-    async with Database.open(settings) as db, open_remote_keys(settings.auth_address) as keys:
+    async with Database.open(settings, role="agent") as db, open_remote_keys(settings.auth_address) as keys:
         agents = Agents(db, clock=utc_now, max_per_user=settings.agent_max_per_user)
         yield Service(
             name="agent",

@@ -37,8 +37,8 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
     secret = _secret(settings)
     with open_passwords(slots=settings.auth_hash_slots, queue=settings.auth_hash_queue) as passwords:
         async with (
-            Database.open(settings) as db,
-            open_bus(settings, "auth") as bus,
+            Database.open(settings, role="auth") as db,
+            open_bus(settings, "auth", role="auth") as bus,
             open_feed(bus, RevocationSource(db), "revocations") as revocations,
         ):
             keys = SigningKeys(db, secret, utc_now)
@@ -71,7 +71,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Job]]:
     """What the worker does for auth."""
-    async with Database.open(settings) as db:
+    async with Database.open(settings, role="auth") as db:
         chores = Chores(db, Mailer(settings), utc_now)
         yield [
             Job(SEND_WELCOME_EMAIL, chores.send_welcome_email),

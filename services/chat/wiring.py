@@ -30,8 +30,8 @@ CHAT_SERVICE = chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"]
 async def open_chat(settings: ChatSettings) -> AsyncIterator[Service]:
     """The chat service over its database and bus, closed in reverse order at the end."""
     async with (
-        Database.open(settings) as db,
-        open_bus(settings, "chat") as bus,
+        Database.open(settings, role="chat") as db,
+        open_bus(settings, "chat", role="chat") as bus,
         open_feed(bus, RoomEvents(db), "room", FeedLimits(look_seconds=settings.chat_look_seconds)) as events,
         _presence(db, bus, settings) as presence,
         _memberships(db, bus, settings) as memberships,

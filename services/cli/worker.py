@@ -21,7 +21,7 @@ def run() -> int:
     configure_logging(auth, "worker")
 
     async def work(stop: asyncio.Event) -> None:
-        async with Database.open(auth) as db:
+        async with Database.open(auth, role="worker") as db:
             if not await _ready_before(db, stop):
                 return
         async with AsyncExitStack() as stack:

@@ -30,7 +30,7 @@ FILE_SERVICE = file_service_pb2.DESCRIPTOR.services_by_name["FileService"]
 async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
     """The file service over its database and store, closed in reverse order at the end."""
     async with (
-        Database.open(settings) as db,
+        Database.open(settings, role="file") as db,
         open_remote_keys(settings.auth_address) as keys,
         open_parts(settings.store_url, threads=settings.file_store_threads) as store,
     ):
@@ -56,7 +56,7 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
 async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Job]]:
     """What the worker does for files."""
     async with (
-        Database.open(settings) as db,
+        Database.open(settings, role="file") as db,
         open_parts(settings.store_url, threads=settings.file_store_threads) as store,
     ):
         sweep = Sweep(
