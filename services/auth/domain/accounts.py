@@ -4,14 +4,13 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from services.auth.domain.live_sessions import require_live_session
 from services.auth.domain.passwords import Passwords
-from services.auth.errors import EmailTaken, UserNotFound
+from services.auth.errors import EmailTaken
 from services.auth.jobs import SEND_WELCOME_EMAIL
 from services.auth.models.users import User
-from services.auth.repository.sessions import Sessions
 from services.auth.repository.users import Users
 from services.kit.database import Database
-from services.kit.errors import SessionRevoked
 from services.kit.ids import uuid7
 from services.kit.jobs import JobQueue
 
@@ -40,14 +39,8 @@ class Accounts:
 
     async def get_current_user(self, user_id: UUID, session_id: UUID) -> User:
         """The user of a session that lives. Raises SessionRevoked, UserNotFound."""
-        async with self._db.transaction() as tx:
-            session = await Sessions(tx).get(session_id)
-            if session is None or session.revoke_time is not None or session.expire_time <= self._clock():
-                raise SessionRevoked
-            user = await Users(tx).by_id(user_id)
-        if user is None:
-            raise UserNotFound
-        return user
+        async with self._db.read() as tx:
+            return await require_live_session(tx, user_id, session_id, self._clock())
 
     async def send_welcome_email(self, user_id: UUID, session_id: UUID) -> None:
         """Enqueue the welcome mail once more, unless one is waiting. Raises SessionRevoked, UserNotFound."""

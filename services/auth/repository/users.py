@@ -1,15 +1,30 @@
 """Users."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.auth.models.sessions import SessionTable
 from services.auth.models.users import User, UserTable
+from services.kit.prepared import Prepared
 
 _USER = tuple(UserTable.__table__.columns[name] for name in User._fields)
+
+_IS_LIVE = (
+    select(SessionTable.id)
+    .where(
+        SessionTable.id == bindparam("session_id"),
+        SessionTable.user_id == UserTable.id,
+        SessionTable.revoke_time.is_(None),
+        SessionTable.expire_time > bindparam("now"),
+    )
+    .exists()
+)
+_WITH_SESSION = Prepared(select(*_USER, _IS_LIVE).where(UserTable.id == bindparam("user_id")))
 
 
 class Users:
@@ -31,6 +46,11 @@ class Users:
     async def by_id(self, user_id: UUID) -> User | None:
         """The user with this id."""
         return await self._one(select(*_USER).where(UserTable.id == user_id))
+
+    async def with_session(self, user_id: UUID, session_id: UUID, now: datetime) -> tuple[User | None, bool]:
+        """The user with this id, and whether the session is the user's and has neither ended nor expired."""
+        found = await _WITH_SESSION.first(self._tx, {"user_id": user_id, "session_id": session_id, "now": now})
+        return (None, False) if found is None else (User(*found[:-1]), found[-1])
 
     async def _one(self, statement: Select[*tuple[Any, ...]]) -> User | None:
         row = (await self._tx.execute(statement)).one_or_none()
