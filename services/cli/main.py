@@ -44,6 +44,7 @@ def up() -> None:
                 listen_host=settings.listen_host,
                 ports=settings.ports,
                 database_url=settings.database_url.get_secret_value() if settings.database_url else None,
+                database_roles=settings.database_roles,
                 log_as_json=settings.log_format == "json",
             )
         )

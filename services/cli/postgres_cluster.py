@@ -2,7 +2,8 @@
 
 The server listens on a Unix socket only, no port. Whoever can reach the socket is trusted without a password:
 the socket lies in a folder of mode 700 that belongs to the user who runs the server, so that is this user and
-root, who could both read the data without any server. Nothing secret has to be stored for it.
+root, who could both read the data without any server. Nothing secret has to be stored for it. For the same
+reason whoever connects chooses the role to be: that keeps a service to its own, not somebody who runs programs here.
 """
 
 import os
@@ -46,8 +47,6 @@ class Cluster:
 
     def __init__(self, spec: ProcessSpec, sockets: Path, lock: FileLock) -> None:
         self.spec = spec
-        self.url = f"postgresql://{DATABASE}@/{DATABASE}?host={quote(str(sockets), safe='')}&port={PORT}"
-        """For psycopg; for SQLAlchemy, `postgresql` becomes `postgresql+psycopg`."""
         self._sockets = sockets
         self._lock = lock
 
@@ -89,6 +88,15 @@ class Cluster:
         except BaseException:
             lock.release()
             raise
+
+    @property
+    def url(self) -> str:
+        """For psycopg, as the owner; for SQLAlchemy, `postgresql` becomes `postgresql+psycopg`."""
+        return self.url_as(DATABASE)
+
+    def url_as(self, role: str) -> str:
+        """The same for another role."""
+        return f"postgresql://{role}@/{DATABASE}?host={quote(str(self._sockets), safe='')}&port={PORT}"
 
     def close(self) -> None:
         """Let other processes use the data; the server must have been stopped."""

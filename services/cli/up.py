@@ -19,12 +19,14 @@ from services.cli.postgres_host import PostgresError
 from services.cli.processes import ProcessSpec
 from services.cli.readiness import file_exists, serving
 from services.cli.supervisor import Ended, Supervisor
+from services.kit.roles import role_name
 from services.kit.schema import has_schema
 from services.kit.settings import EXIT_BAD_SETTINGS, SettingUnusable
 
 EXIT_FAILED = 1
 EXIT_KILLED = 128 + signal.SIGINT
 SERVICES = ("auth", "agent", "file", "chat")
+WORKER = "worker"
 
 _PARLEY = (sys.executable, "-m", "services.cli")
 _SERVICE_GRACE = 3.3
@@ -43,6 +45,7 @@ class UpSettings:
     """By service: auth, agent, file, chat."""
     database_url: str | None
     """None: the embedded PostgreSQL."""
+    database_roles: bool
     log_as_json: bool = False
 
 
@@ -56,7 +59,7 @@ def up(settings: UpSettings) -> int:
     One at a time in a data folder. Nothing is left running when it returns, nor when it is killed.
     """
     started = time.monotonic()
-    names = ["migrate", *SERVICES, "worker", *([] if settings.database_url else ["postgres"])]
+    names = ["migrate", *SERVICES, WORKER, *([] if settings.database_url else ["postgres"])]
     output = Output(names, as_json=settings.log_as_json)
     lock = None
     try:
@@ -151,16 +154,21 @@ def _try_to_listen(host: str, port: int) -> None:
 
 
 async def _supervise(settings: UpSettings, cluster: Cluster | None, output: Output, started: float) -> int:
-    database_url = cluster.url if cluster else settings.database_url
-    environment = suite_environment(settings, database_url, output.colour)
+    environment = suite_environment(settings, output.colour)
+    database_url = cluster.url if cluster else settings.database_url or ""
+    roles = [role_name(name) for name in (*SERVICES, WORKER)] if settings.database_roles else []
+    database_urls = {
+        name: cluster.url_as(role_name(name)) if cluster and roles else database_url for name in (*SERVICES, WORKER)
+    }
     async with Supervisor(output) as supervisor:
         try:
             if cluster is not None:
                 await supervisor.start(cluster.spec)
             # Asked first, as the start of a process that finds nothing to do takes a second.
-            if not await asyncio.to_thread(has_schema, environment["PARLEY_DATABASE_URL"]):
-                await supervisor.run(ProcessSpec(name="migrate", argv=(*_PARLEY, "migrate"), env=environment))
-            await supervisor.start(*suite(settings, environment))
+            if not await asyncio.to_thread(has_schema, database_url, roles):
+                migrating = environment | {"PARLEY_DATABASE_URL": database_url}
+                await supervisor.run(ProcessSpec(name="migrate", argv=(*_PARLEY, "migrate"), env=migrating))
+            await supervisor.start(*suite(settings, environment, database_urls))
             output.say(welcome(settings, time.monotonic() - started))
             exit_code = await supervisor.wait()
         except Ended as ended:
@@ -171,13 +179,12 @@ async def _supervise(settings: UpSettings, cluster: Cluster | None, output: Outp
     return exit_code
 
 
-def suite_environment(settings: UpSettings, database_url: str | None, colour: bool) -> dict[str, str]:
-    """The environment of every process of the suite."""
+def suite_environment(settings: UpSettings, colour: bool) -> dict[str, str]:
+    """The environment of every process of the suite, but for where its database is."""
     return {
         "PARLEY_DRAIN_SECONDS": _DRAIN,
         **({"FORCE_COLOR": "1"} if colour else {}),
         **os.environ,
-        "PARLEY_DATABASE_URL": database_url or "",
         "PARLEY_DATA_DIR": str(settings.data_dir.resolve()),
         "PARLEY_LISTEN_HOST": settings.listen_host,
         **{f"PARLEY_{name.upper()}_PORT": str(port) for name, port in settings.ports.items()},
@@ -185,26 +192,27 @@ def suite_environment(settings: UpSettings, database_url: str | None, colour: bo
     }
 
 
-def suite(settings: UpSettings, environment: Mapping[str, str]) -> list[ProcessSpec]:
-    """The four services and the worker."""
+def suite(settings: UpSettings, environment: Mapping[str, str], database_urls: Mapping[str, str]) -> list[ProcessSpec]:
+    """The four services and the worker, each with the URL of the database under its name."""
     run = settings.data_dir.resolve() / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     worker_ready = run / "worker.ready"
+    environments = {name: {**environment, "PARLEY_DATABASE_URL": url} for name, url in database_urls.items()}
     return [
         *(
             ProcessSpec(
                 name=name,
                 argv=(*_PARLEY, "serve", name),
-                env=environment,
+                env=environments[name],
                 ready=serving(_reachable(settings.listen_host), settings.ports[name]),
                 grace=_SERVICE_GRACE,
             )
             for name in SERVICES
         ),
         ProcessSpec(
-            name="worker",
+            name=WORKER,
             argv=(*_PARLEY, "worker"),
-            env=environment,
+            env=environments[WORKER],
             prepare=partial(worker_ready.unlink, missing_ok=True),
             ready=file_exists(worker_ready),
             grace=_SERVICE_GRACE,

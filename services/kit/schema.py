@@ -14,7 +14,8 @@ REVISION = "0006"
 _REVISION_THERE = "SELECT max(version_num) FROM public.alembic_version"
 _ROLES_THERE = """
 SELECT count(*) FROM pg_roles
-WHERE rolname = ANY (%s) AND has_table_privilege(oid, 'public.alembic_version', 'SELECT')
+WHERE rolname = ANY (%s) AND pg_has_role(oid, 'MEMBER')
+    AND has_table_privilege(oid, 'public.alembic_version', 'SELECT')
 """
 
 
@@ -33,7 +34,7 @@ async def check_schema(connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 def has_schema(url: str, roles: Sequence[str] = ()) -> bool:
-    """Whether a database is at REVISION or a later one, and all of these roles have been let in.
+    """Whether a database is at REVISION or a later one, and the URL's user may take these roles, which it let in.
 
     False, too, while it cannot be reached.
     """
