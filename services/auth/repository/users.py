@@ -1,10 +1,11 @@
 """Users."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,6 +47,20 @@ class Users:
     async def by_id(self, user_id: UUID) -> User | None:
         """The user with this id."""
         return await self._one(select(*_USER).where(UserTable.id == user_id))
+
+    async def by_id_for_update(self, user_id: UUID) -> User | None:
+        """The same, locked until the transaction ends."""
+        return await self._one(select(*_USER).where(UserTable.id == user_id).with_for_update(key_share=True))
+
+    async def update(self, user_id: UUID, changes: Mapping[str, Any], now: datetime) -> User:
+        """Set columns of a user that is locked: its next revision."""
+        statement = (
+            update(UserTable)
+            .where(UserTable.id == user_id)
+            .values(**changes, revision=UserTable.revision + 1, update_time=now)
+            .returning(*_USER)
+        )
+        return User(*(await self._tx.execute(statement)).one())
 
     async def with_session(self, user_id: UUID, session_id: UUID, now: datetime) -> tuple[User | None, bool]:
         """The user with this id, and whether the session is the user's and has neither ended nor expired."""
