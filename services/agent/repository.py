@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.models import Agent, AgentTable
@@ -80,3 +80,8 @@ class AgentRows:
     async def delete(self, agent_id: UUID, now: datetime) -> None:
         """Mark an agent that is locked as deleted."""
         await self._tx.execute(update(AgentTable).where(AgentTable.id == agent_id).values(delete_time=now))
+
+    async def purge(self, user_id: UUID, limit: int) -> int:
+        """Remove some agents of a user, deleted or not; how many."""
+        chosen = select(AgentTable.id).where(AgentTable.user_id == user_id).order_by(AgentTable.id).limit(limit)
+        return (await self._tx.execute(delete(AgentTable).where(AgentTable.id.in_(chosen)))).rowcount

@@ -70,6 +70,12 @@ class FileRows:
         statement = delete(FileTable).where(FileTable.id.in_(chosen)).returning(FileTable.upload_id)
         return list((await self._tx.execute(statement)).scalars())
 
+    async def forget_of(self, user_id: UUID, limit: int) -> list[UUID]:
+        """Remove the rows of some files of a user, deleted or not, and tell the uploads that had their bytes."""
+        chosen = select(FileTable.id).where(FileTable.user_id == user_id).order_by(FileTable.id).limit(limit)
+        statement = delete(FileTable).where(FileTable.id.in_(chosen.with_for_update()))
+        return list((await self._tx.execute(statement.returning(FileTable.upload_id))).scalars())
+
 
 class UploadRows:
     """The uploads and their parts, over the connection of one transaction or of one read."""
@@ -121,6 +127,18 @@ class UploadRows:
         """Let uploads whose files are gone be DISCARDED."""
         statement = update(UploadTable).where(UploadTable.id.in_(upload_ids)).values(state=UploadState.DISCARDED)
         await self._tx.execute(statement)
+
+    async def discard_of(self, user_id: UUID, limit: int) -> list[UUID]:
+        """Let some uploads of a user that are no files be DISCARDED, and tell which are."""
+        chosen = (
+            select(UploadTable.id)
+            .where(UploadTable.user_id == user_id, UploadTable.state != UploadState.STORED)
+            .order_by(UploadTable.id)
+            .limit(limit)
+            .with_for_update()
+        )
+        statement = update(UploadTable).where(UploadTable.id.in_(chosen)).values(state=UploadState.DISCARDED)
+        return list((await self._tx.execute(statement.returning(UploadTable.id))).scalars())
 
     async def list_discarded(self, after: UUID, limit: int) -> list[UUID]:
         """Some discarded uploads, in the order of their ids, after this one."""

@@ -45,12 +45,19 @@ _UNDER_WAY = text(
 class Job:
     """Something the worker can do: `run` is called with the arguments that were enqueued under `name`.
 
-    `cron` makes it periodic instead; `run` is then called without arguments.
+    `cron` makes it periodic instead; `run` is then called without arguments. `then` is enqueued with the same arguments
+    when `run` has returned, unless one like it waits; what is broken off before that is done again.
     """
 
     name: JobName
     run: Callable[..., Awaitable[None]]
     cron: str | None = None
+    then: JobName | None = None
+
+
+def only_one(name: JobName, **arguments: Any) -> str:
+    """What `once` is for a job of which one with the same arguments is enough."""
+    return ":".join([name, *map(str, arguments.values())])
 
 
 class JobQueue:
@@ -115,6 +122,8 @@ def _register(app: procrastinate.App, job: Job) -> None:
             del arguments["timestamp"]
         try:
             await job.run(**arguments)
+            if job.then:
+                await _hand_on(app, job.then, arguments)
         except Exception as error:
             given_up = context.job.attempts >= MAX_RETRIES
             level = logging.ERROR if given_up else logging.WARNING
@@ -128,6 +137,11 @@ def _register(app: procrastinate.App, job: Job) -> None:
     task: Any = app.task(name=job.name, retry=retry, pass_context=True)(run)
     if job.cron:
         app.periodic(cron=job.cron)(task)
+
+
+async def _hand_on(app: procrastinate.App, name: JobName, arguments: dict[str, Any]) -> None:
+    with suppress(AlreadyEnqueued):
+        await app.configure_task(name, queueing_lock=only_one(name, **arguments)).defer_async(**arguments)
 
 
 async def run_worker(

@@ -42,7 +42,7 @@ class Memberships:
 
     def hint(self, room_id: UUID) -> None:
         """Say that somebody's membership of the room has ended."""
-        self._bus.hint(_topic(room_id), 0)
+        hint_ended(self._bus, room_id)
 
     def watch(self, room_id: UUID, user_id: UUID, member_id: UUID, on_end: Callable[[], None]) -> Callable[[], None]:
         """Call `on_end` once when this membership has ended, until the function that is returned is called."""
@@ -94,6 +94,11 @@ class Memberships:
         if not watches and watch.room_id in self._watches:
             del self._watches[watch.room_id]
             self._unsubscribe.pop(watch.room_id)()
+
+
+def hint_ended(bus: Bus, room_id: UUID) -> None:
+    """Say to all processes that somebody's membership of the room has ended."""
+    bus.hint(_topic(room_id), 0)
 
 
 def _topic(room_id: UUID) -> str:

@@ -140,7 +140,7 @@ class Presence:
         except (Unavailable, TimeoutError):
             log.warning("presence could not be ended: the lease runs out instead")
             return
-        self._hint(rooms)
+        hint_changed(self._bus, rooms)
 
     async def _retry_soon(self) -> None:
         self._work.set()
@@ -167,7 +167,7 @@ class Presence:
                 self._to_insert = dict(self._here)
             self._last_beat, self._next_beat = now, now + self._heartbeat
             if now >= self._reap_from:
-                self._hint(await rows.reap())
+                hint_changed(self._bus, await rows.reap())
         self._to_look.update(self._rooms)
 
     async def _write(self) -> None:
@@ -186,7 +186,7 @@ class Presence:
             self._to_insert |= {key: value for key, value in inserts.items() if key in self._here}
             self._to_delete |= {key: value for key, value in deletes.items() if key not in self._here}
             raise
-        self._hint({key[1] for key in (*inserts, *deletes)})
+        hint_changed(self._bus, {key[1] for key in (*inserts, *deletes)})
 
     async def _look(self) -> None:
         looked_at, self._to_look = self._to_look & self._rooms.keys(), set()
@@ -209,9 +209,11 @@ class Presence:
         self._to_look.update(room_ids)
         self._work.set()
 
-    def _hint(self, room_ids: Iterable[UUID]) -> None:
-        for room_id in room_ids:
-            self._bus.hint(_topic(room_id), 0)
+
+def hint_changed(bus: Bus, room_ids: Iterable[UUID]) -> None:
+    """Say to all processes that who is connected to these rooms has changed."""
+    for room_id in room_ids:
+        bus.hint(_topic(room_id), 0)
 
 
 def _tell_changes(room_id: UUID, room: _Room, users: set[UUID]) -> None:

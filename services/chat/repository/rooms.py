@@ -110,9 +110,15 @@ class RoomRows:
 
     async def add_member(self, member: Member) -> Member | None:
         """The user's membership of an existing room, added if there was none; None when there is no such room."""
-        row = select(
-            *(bindparam(name, value, getattr(MemberTable, name).type) for name, value in member._asdict().items())
-        ).where(exists().where(RoomTable.id == member.room_id))
+        row = (
+            select(
+                *(bindparam(name, value, getattr(MemberTable, name).type) for name, value in member._asdict().items())
+            )
+            .select_from(RoomTable)
+            .where(RoomTable.id == member.room_id)
+            # A room that is just being removed is waited for, and is not there then.
+            .with_for_update(read=True, key_share=True)
+        )
         statement = (
             insert(MemberTable)
             .from_select(Member._fields, row)

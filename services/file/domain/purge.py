@@ -1,0 +1,47 @@
+"""Removing a user for good: the files' step of `services.kit.purge`."""
+
+from uuid import UUID
+
+import structlog
+
+from services.file.domain.removal import remove_discarded
+from services.file.repository import FileRows, UploadRows
+from services.file.store import PartStore
+from services.kit.database import Database
+
+log = structlog.get_logger()
+
+ROWS_AT_A_TIME = 100
+
+
+class Purge:
+    """Removes a user's files and uploads. It can be broken off and repeated anywhere, and two may do it at once.
+
+    As in the sweep, an upload is discarded first, and that is committed; only then its bytes are removed.
+    """
+
+    def __init__(self, db: Database, store: PartStore) -> None:
+        self._db = db
+        self._store = store
+
+    async def purge_user(self, user_id: str) -> None:
+        """Remove all files and uploads of the user with their bytes. Raises StoreFailed."""
+        user = UUID(user_id)
+        files = uploads = 0
+        while forgotten := await self._forget_files(user):
+            files += forgotten
+        while upload_ids := await self._discard_uploads(user):
+            for upload_id in upload_ids:
+                await remove_discarded(self._db, self._store, upload_id)
+            uploads += len(upload_ids)
+        log.info("user purged from files", user_id=user_id, files=files, uploads=uploads)
+
+    async def _forget_files(self, user_id: UUID) -> int:
+        async with self._db.transaction() as tx:
+            upload_ids = await FileRows(tx).forget_of(user_id, ROWS_AT_A_TIME)
+            await UploadRows(tx).discard_stored(upload_ids)
+        return len(upload_ids)
+
+    async def _discard_uploads(self, user_id: UUID) -> list[UUID]:
+        async with self._db.transaction() as tx:
+            return await UploadRows(tx).discard_of(user_id, ROWS_AT_A_TIME)
