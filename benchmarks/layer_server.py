@@ -111,9 +111,9 @@ async def _address(layer: str, settings: AgentSettings, keys: Keys, agent: Agent
     kinds: dict[str, type[TokenVerifier]] = {"wrapper": NoVerifier, "verify": ForgetfulVerifier}
     verifier = kinds.get(layer, TokenVerifier)(keys, issuer="parley", audience="parley")
     if isinstance(verifier, NoVerifier):
-        verifier.caller = Caller(agent.user_id, uuid7(), "benchmarks", frozenset(), 2**40)
+        verifier.caller = Caller(agent.user_id, uuid7(), "benchmarks", frozenset(), frozenset(), 2**40)
     async with open_agent(settings) as real:
-        service = replace(real, verifier=verifier)
+        service = replace(real, identity=replace(real.identity, verifier=verifier))
         if layer != "database":
             service = replace(service, registrations=[Registration(AGENT_SERVICE, ConstantServicer(agent))])
         async with running(service, settings, port=0) as address:

@@ -18,12 +18,13 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from services.cli.embedded_postgres import EmbeddedPostgres
-from services.kit.access import TokenVerifier
 from services.kit.database import Database, libpq_url
+from services.kit.identity import Refusal
+from services.kit.revocations import RevokedSessions
 from services.kit.server import Service, running
 from services.kit.settings import DatabaseSettings, ServiceSettings
 from services.migrations import migrate
-from tests.support import AUDIENCE, ISSUER, Metadata, TestKeys, bearer
+from tests.support import Metadata, TestKeys, bearer, identity_of
 
 S = TypeVar("S", bound=DatabaseSettings)
 Serve = Callable[..., Awaitable[grpc.aio.Channel]]
@@ -77,6 +78,7 @@ def settings(database_url: str, tmp_path: Path) -> Callable[..., Any]:
 
     def make(kind: type[S], **values: Any) -> S:
         given: dict[str, Any] = {"database_url": database_url, "data_dir": tmp_path / "data", "drain_seconds": 2.0}
+        given["auth_target"] = f"unix:{tmp_path}/nobody"  # not the auth of a server that may run on this machine
         return kind(**given | values)
 
     return make
@@ -127,18 +129,34 @@ def as_user(database_url: str, keys: TestKeys) -> AsUser:
 
 
 @pytest.fixture
-async def serve(keys: TestKeys, database_url: str) -> AsyncIterator[Serve]:  # noqa: ARG001  # outlives the servers
+def revoked() -> RevokedSessions:
+    """The sessions that services under test take for revoked."""
+    return RevokedSessions()
+
+
+@pytest.fixture
+def refusals() -> list[Refusal]:
+    """The calls that services under test have refused to callers of the wrong kind."""
+    return []
+
+
+@pytest.fixture
+async def serve(
+    keys: TestKeys,
+    database_url: str,  # noqa: ARG001  # outlives the servers
+    revoked: RevokedSessions,
+    refusals: list[Refusal],
+) -> AsyncIterator[Serve]:
     """A runner of services in this process, for a wiring and its settings; answers with a channel.
 
-    They accept the tests' tokens; with `own_keys=True` a service keeps the verifier of its wiring.
+    They accept the tests' tokens and look at `revoked`; with `own_keys=True` a service keeps its wiring's identity.
     """
     async with AsyncExitStack() as stack:
 
         async def start(wiring: Wiring, settings: ServiceSettings, *, own_keys: bool = False) -> grpc.aio.Channel:
             service = await stack.enter_async_context(wiring(settings))
             if not own_keys:
-                verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
-                service = replace(service, verifier=verifier)
+                service = replace(service, identity=identity_of(keys, revoked=revoked, refusals=refusals))
             address = await stack.enter_async_context(running(service, settings, port=0))
             channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
             return await stack.enter_async_context(channel)

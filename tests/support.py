@@ -14,7 +14,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
+from services.kit.access import ADMIN_SCOPE, SERVICE_SCOPE, TokenVerifier
+from services.kit.identity import Identity, Refusal
 from services.kit.ids import uuid7
+from services.kit.revocations import RevokedSessions
 
 ISSUER = AUDIENCE = "parley"
 KID = "the-tests-key"
@@ -35,7 +38,7 @@ class TestKeys:
         return self.private.public_key() if kid == KID else None
 
     def claims(self, user_id: UUID, **changed: Any) -> dict[str, Any]:
-        """The claims of a good token; None takes one out."""
+        """The claims of a good token of a user; None takes one out."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -53,6 +56,26 @@ class TestKeys:
     def token(self, user_id: UUID, **changed: Any) -> str:
         """A signed access token."""
         return jwt.encode(self.claims(user_id, **changed), self.private, "EdDSA", headers={"typ": "at+jwt", "kid": KID})
+
+    def admin_token(self, user_id: UUID, **changed: Any) -> str:
+        """The token of a user who is an administrator."""
+        return self.token(user_id, **({"scope": ADMIN_SCOPE} | changed))
+
+    def service_token(self, *methods: str, account_id: UUID | None = None, **changed: Any) -> str:
+        """The token of a service that may call these methods."""
+        account_id = account_id or uuid7()
+        claims = {"sid": str(account_id), "scope": SERVICE_SCOPE, "methods": list(methods)}
+        return self.token(account_id, **(claims | changed))
+
+
+def identity_of(
+    keys: Any, *, revoked: RevokedSessions | None = None, refusals: list[Refusal] | None = None
+) -> Identity:
+    """An identity that accepts the tokens of these keys, and collects what it refuses."""
+    revoked = RevokedSessions() if revoked is None else revoked
+    refusals = [] if refusals is None else refusals
+    verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE, revoked=revoked)
+    return Identity(verifier, revoked, is_ready=lambda: True, on_refusal=refusals.append)
 
 
 def bearer(token: str) -> Metadata:

@@ -23,9 +23,11 @@ from services.kit.bus import open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
 from services.kit.feed import open_feed
+from services.kit.identity import Identity
 from services.kit.ids import utc_now
 from services.kit.jobs import Job, JobQueue
 from services.kit.mail import Mailer
+from services.kit.revocations import RevokedSessions
 from services.kit.server import Service
 
 AUTH_SERVICE = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
@@ -58,12 +60,19 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 TokenRpcs(keys, RevocationWatch(db, revocations)),
                 Pending(),
             )
+            revoked = RevokedSessions()
+            identity = Identity(
+                TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked),
+                revoked,
+                is_ready=lambda: True,
+                on_refusal=lambda _: None,
+            )
             yield Service(
                 name="auth",
                 registrations=[
                     Registration(AUTH_SERVICE, auth_service, followers=frozenset({"WatchRevocations"})),
                 ],
-                verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+                identity=identity,
                 is_ready=lambda: db.is_ready,
             )
 

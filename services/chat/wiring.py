@@ -1,7 +1,7 @@
 """Where the chat service's objects meet."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -11,17 +11,21 @@ from services.chat.domain.following import Following
 from services.chat.domain.memberships import Memberships
 from services.chat.domain.messages import Messages, RoomEvents
 from services.chat.domain.presence import Presence
+from services.chat.domain.purge import Purge
 from services.chat.domain.rooms import Rooms
+from services.chat.jobs import PURGE_USER
 from services.chat.servicer import ChatServicer
 from services.chat.settings import ChatSettings
-from services.kit.access import TokenVerifier
 from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
 from services.kit.feed import FeedLimits, open_feed
+from services.kit.identity import open_identity
 from services.kit.ids import utc_now
-from services.kit.jwks import open_remote_keys
+from services.kit.jobs import Job
+from services.kit.purge import step_after
 from services.kit.server import Service
+from services.kit.settings import DatabaseSettings
 
 CHAT_SERVICE = chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"]
 
@@ -35,7 +39,7 @@ async def open_chat(settings: ChatSettings) -> AsyncIterator[Service]:
         open_feed(bus, RoomEvents(db), "room", FeedLimits(look_seconds=settings.chat_look_seconds)) as events,
         _presence(db, bus, settings) as presence,
         _memberships(db, bus, settings) as memberships,
-        open_remote_keys(settings.auth_address) as keys,
+        open_identity(settings, "chat") as identity,
     ):
         messages = Messages(db, events, clock=utc_now)
         following = Following(db, events, memberships)
@@ -49,9 +53,16 @@ async def open_chat(settings: ChatSettings) -> AsyncIterator[Service]:
         yield Service(
             name="chat",
             registrations=[Registration(CHAT_SERVICE, servicer, followers=frozenset({"WatchRoom"}))],
-            verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+            identity=identity,
             is_ready=lambda: db.is_ready,
         )
+
+
+@asynccontextmanager
+async def open_chat_jobs(settings: DatabaseSettings) -> AsyncIterator[Sequence[Job]]:
+    """What the worker does for chat."""
+    async with Database.open(settings, role="chat") as db, open_bus(settings, "chat", role="chat") as bus:
+        yield [Job(PURGE_USER, Purge(db, bus).purge_user, then=step_after(PURGE_USER))]
 
 
 @asynccontextmanager

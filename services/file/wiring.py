@@ -7,20 +7,21 @@ from datetime import timedelta
 from parley.file.v1 import file_service_pb2
 from services.file.domain.downloads import Downloads
 from services.file.domain.files import Files
+from services.file.domain.purge import Purge
 from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
 from services.file.domain.upload import UploadLimits
 from services.file.domain.uploads import Uploads
-from services.file.jobs import REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
 from services.file.servicer import FileServicer
 from services.file.settings import FileJobSettings, FileSettings
 from services.file.store import open_parts
-from services.kit.access import TokenVerifier
 from services.kit.calls import Registration
 from services.kit.database import Database
+from services.kit.identity import open_identity
 from services.kit.ids import utc_now
 from services.kit.jobs import Job
-from services.kit.jwks import open_remote_keys
+from services.kit.purge import step_after
 from services.kit.server import Service
 
 FILE_SERVICE = file_service_pb2.DESCRIPTOR.services_by_name["FileService"]
@@ -31,7 +32,7 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
     """The file service over its database and store, closed in reverse order at the end."""
     async with (
         Database.open(settings, role="file") as db,
-        open_remote_keys(settings.auth_address) as keys,
+        open_identity(settings, "file") as identity,
         open_parts(settings.store_url, threads=settings.file_store_threads) as store,
     ):
         uploads = Uploads(db, store, clock=utc_now, limits=_limits(settings))
@@ -45,7 +46,7 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
             yield Service(
                 name="file",
                 registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, Files(db, clock=utc_now)))],
-                verifier=TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience),
+                identity=identity,
                 is_ready=lambda: db.is_ready,
             )
         finally:
@@ -69,6 +70,7 @@ async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Jo
         yield [
             Job(REMOVE_UNFINISHED_UPLOADS, sweep.remove_unfinished_uploads, cron="* * * * *"),
             Job(REMOVE_DELETED_FILES, sweep.remove_deleted_files, cron="* * * * *"),
+            Job(PURGE_USER, Purge(db, store).purge_user, then=step_after(PURGE_USER)),
         ]
 
 

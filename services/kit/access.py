@@ -1,20 +1,25 @@
-"""Who is calling: access tokens (RFC 9068), verified once and remembered until they expire."""
+"""Who is calling: access tokens (RFC 9068), verified once and remembered until they expire or their session ends."""
 
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from services.kit.errors import TokenExpired, TokenInvalid, TokenMissing
+from services.kit.errors import DependencyUnavailable, SessionRevoked, TokenExpired, TokenInvalid, TokenMissing
+from services.kit.revocations import RevokedSessions
 
 ALGORITHM = "EdDSA"
 TOKEN_TYPE = "at+jwt"
 MAX_TOKEN_BYTES = 4096
+CLOCK_SKEW = 30
+"""Seconds that the clock of who signs may be ahead of the one here."""
+SERVICE_SCOPE = "service"
+ADMIN_SCOPE = "admin"
 _REQUIRED_CLAIMS = ("iss", "aud", "sub", "sid", "client_id", "jti", "iat", "exp")
 _KNOWN_HEADERS = {"alg", "typ", "kid"}
 
@@ -24,11 +29,24 @@ class Caller:
     """Who makes the call, as the access token says."""
 
     user_id: UUID
+    """The claim `sub`: a user, or the account of a service."""
     session_id: UUID
     client_id: str
     scopes: frozenset[str]
+    methods: frozenset[str]
+    """What a service may call: `parley.auth.v1.AuthService/WatchRevocations`, or `parley.auth.v1.AuthService/*`."""
     expires_at: int
     """Unix seconds of the token's `exp`."""
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is a service, and no user."""
+        return SERVICE_SCOPE in self.scopes
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is a user who is an administrator."""
+        return ADMIN_SCOPE in self.scopes and SERVICE_SCOPE not in self.scopes
 
 
 class Keys(Protocol):
@@ -39,27 +57,47 @@ class Keys(Protocol):
 
 
 class TokenVerifier:
-    """Checks access tokens. A token that was good is remembered, by its bytes, until its `exp`."""
+    """Checks access tokens. A token that was good is remembered, by its bytes, until its `exp`.
 
-    def __init__(self, keys: Keys, *, issuer: str, audience: str, remembered: int = 16_384) -> None:
+    The remembered tokens of a session that is revoked are marked at that moment, so that no call pays for looking.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        issuer: str,
+        audience: str,
+        revoked: RevokedSessions | None = None,
+        remembered: int = 16_384,
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._revoked = RevokedSessions() if revoked is None else revoked
         self._remembered: OrderedDict[str, Caller] = OrderedDict()
+        self._of_session: dict[UUID, set[str]] = {}
         self._most = remembered
+        self._revoked.subscribe(self._mark)
 
     def recall(self, token: str) -> Caller | None:
-        """The caller of a token that was verified before and has not expired."""
+        """The caller of a token that was verified before. Raises TokenExpired or SessionRevoked."""
         caller = self._remembered.get(token)
         if caller is None:
             return None
         if caller.expires_at <= time.time():
-            del self._remembered[token]
+            if caller.session_id in self._revoked:
+                raise SessionRevoked
+            self._forget(token)
             raise TokenExpired
         return caller
 
     async def verify(self, token: str) -> Caller:
-        """The caller that a token stands for. Raises TokenInvalid or TokenExpired."""
+        """The caller that a token stands for.
+
+        Raises TokenInvalid, TokenExpired, SessionRevoked, and DependencyUnavailable while it is not known yet which
+        sessions were revoked.
+        """
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenInvalid
         try:
@@ -75,9 +113,11 @@ class TokenVerifier:
         if key is None:
             raise TokenInvalid
         caller = _caller_of(self._claims(token, key))
-        self._remembered[token] = caller
-        if len(self._remembered) > self._most:
-            self._remembered.popitem(last=False)
+        if not self._revoked.is_complete:
+            raise DependencyUnavailable
+        if caller.session_id in self._revoked:
+            raise SessionRevoked
+        self._remember(token, caller)
         return caller
 
     def _claims(self, token: str, key: Ed25519PublicKey) -> Mapping[str, Any]:
@@ -88,24 +128,64 @@ class TokenVerifier:
                 algorithms=[ALGORITHM],
                 audience=self._audience,
                 issuer=self._issuer,
-                # `iat` may lie in this machine's future: the clocks of two machines differ by a little.
-                options={"require": list(_REQUIRED_CLAIMS), "strict_aud": True, "verify_iat": False},
+                options={
+                    "require": list(_REQUIRED_CLAIMS),
+                    "strict_aud": True,
+                    # Checked below: PyJWT takes texts and fractions for times, and one leeway for all of them.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
             )
-        except jwt.ExpiredSignatureError as error:
-            raise TokenExpired from error
         except (jwt.PyJWTError, ValueError) as error:
             raise TokenInvalid from error
+        _check_times(claims, time.time())
         return claims
+
+    def _remember(self, token: str, caller: Caller) -> None:
+        self._remembered[token] = caller
+        self._of_session.setdefault(caller.session_id, set()).add(token)
+        if len(self._remembered) > self._most:
+            self._forget(next(iter(self._remembered)))
+
+    def _forget(self, token: str) -> None:
+        caller = self._remembered.pop(token)
+        tokens = self._of_session[caller.session_id]
+        tokens.discard(token)
+        if not tokens:
+            del self._of_session[caller.session_id]
+
+    def _mark(self, session_id: UUID) -> None:
+        """Let `recall` take the way of expired tokens, on which alone it looks whether a session is revoked."""
+        for token in self._of_session.get(session_id, ()):
+            self._remembered[token] = replace(self._remembered[token], expires_at=0)
+
+
+def _check_times(claims: Mapping[str, Any], now: float) -> None:
+    """Raises TokenInvalid for times that are no whole numbers or lie too far ahead, and TokenExpired."""
+    times = {name: claims[name] for name in ("iat", "nbf", "exp") if name in claims}
+    if any(type(value) is not int for value in times.values()):  # which a bool is not
+        raise TokenInvalid
+    if max(times["iat"], times.get("nbf", 0)) > now + CLOCK_SKEW:
+        raise TokenInvalid
+    if times["exp"] <= now:
+        raise TokenExpired
 
 
 def _caller_of(claims: Mapping[str, Any]) -> Caller:
+    client_id, scope, methods = claims["client_id"], claims.get("scope", ""), claims.get("methods", [])
+    if not isinstance(client_id, str) or not isinstance(scope, str):
+        raise TokenInvalid
+    if not isinstance(methods, list) or not all(isinstance(method, str) for method in methods):
+        raise TokenInvalid
     try:
         return Caller(
             user_id=UUID(claims["sub"]),
             session_id=UUID(claims["sid"]),
-            client_id=str(claims["client_id"]),
-            scopes=frozenset(str(claims.get("scope", "")).split()),
-            expires_at=int(claims["exp"]),
+            client_id=client_id,
+            scopes=frozenset(scope.split()),
+            methods=frozenset(methods),
+            expires_at=claims["exp"],
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise TokenInvalid from error

@@ -1,16 +1,19 @@
-"""The calls that are being handled, so that a server that stops can wait for every one of them."""
+"""The calls that are being handled: a server that stops waits for each, and a revoked session ends its own."""
 
 import asyncio
 from typing import Protocol
+from uuid import UUID
+
+from services.kit.errors import DomainError, SessionRevoked, ShuttingDown
 
 
-class Drainable(Protocol):
+class Endable(Protocol):
     """A call in flight."""
 
     task: asyncio.Task[object] | None
 
-    def end_for_drain(self) -> None:
-        """End now, telling the client to connect elsewhere."""
+    def end(self, failure: DomainError) -> None:
+        """End now, with this failure."""
 
 
 class InFlight:
@@ -20,8 +23,9 @@ class InFlight:
         self.draining = asyncio.Event()
         self._unary = 0
         self._streams = 0
-        self._followers: set[Drainable] = set()
-        self._others: set[Drainable] = set()
+        self._followers: set[Endable] = set()
+        self._others: set[Endable] = set()
+        self._of_session: dict[UUID, set[Endable]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -29,7 +33,7 @@ class InFlight:
         """How many unary calls, or streams, are being handled."""
         return self._streams if streaming else self._unary
 
-    def enter(self, call: Drainable, *, streaming: bool, follower: bool) -> None:
+    def enter(self, call: Endable, *, streaming: bool, follower: bool) -> None:
         """A call has begun."""
         self._empty.clear()
         call.task = asyncio.current_task()
@@ -39,7 +43,7 @@ class InFlight:
         else:
             self._unary += 1
 
-    def leave(self, call: Drainable, *, streaming: bool) -> None:
+    def leave(self, call: Endable, *, streaming: bool) -> None:
         """The call is over: its handler's `finally` has run, and its status was given to gRPC."""
         self._followers.discard(call)
         self._others.discard(call)
@@ -50,16 +54,33 @@ class InFlight:
         if not self._unary and not self._streams:
             self._empty.set()
 
+    def bind(self, call: Endable, session_id: UUID) -> None:
+        """The call goes on for as long as this session does."""
+        self._of_session.setdefault(session_id, set()).add(call)
+
+    def unbind(self, call: Endable, session_id: UUID) -> None:
+        """The call is over, or goes on with another session."""
+        calls = self._of_session.get(session_id)
+        if calls is not None:
+            calls.discard(call)
+            if not calls:
+                del self._of_session[session_id]
+
+    def end_session(self, session_id: UUID) -> None:
+        """The session was revoked: so are the calls that are bound to it."""
+        for call in list(self._of_session.get(session_id, ())):
+            call.end(SessionRevoked())
+
     def drain(self) -> None:
         """Tell every long stream that the server is about to stop."""
         self.draining.set()
         for call in list(self._followers):
-            call.end_for_drain()
+            call.end(ShuttingDown())
 
     def end_all(self) -> None:
         """The grace is nearly over: tell who is still there, while it can be told."""
         for call in [*self._followers, *self._others]:
-            call.end_for_drain()
+            call.end(ShuttingDown())
 
     async def wait_empty(self, seconds: float) -> bool:
         """Wait until no call is left, at most so long; whether none is."""

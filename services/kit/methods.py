@@ -16,22 +16,15 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
-from services.kit.access import Caller, bearer_token
-from services.kit.calls import PUBLIC, PUBLIC_SERVICES, Call, CallPolicy, Registration, access_of, may_call
-from services.kit.errors import (
-    AccessDenied,
-    CallTooLong,
-    DomainError,
-    InternalFault,
-    MethodUnknown,
-    Overloaded,
-    ShuttingDown,
-)
+from services.kit.calls import PUBLIC_SERVICES, Call, CallPolicy, Registration
+from services.kit.current_call import CURRENT
+from services.kit.errors import CallTooLong, DomainError, InternalFault, MethodUnknown, Overloaded, ShuttingDown
 from services.kit.faults import describe_fault
+from services.kit.gate import Gate
 from services.kit.ids import uuid7
 from services.kit.messages import Decoder
 from services.kit.status import code_of, to_rpc_status
-from services.kit.streams import Requests, Responses, Stream
+from services.kit.streams import DRAIN_SECONDS, ENDED_DRAIN_SECONDS, Requests, Responses, Stream
 
 log = structlog.get_logger()
 
@@ -69,9 +62,9 @@ class Method:
         if behaviour is None:
             raise MethodMissing(f"{method.full_name} is not implemented by {type(registration.servicer).__name__}")
         self._behaviour = behaviour
-        self._access = access_of(method)
         self._decoder = Decoder(GetMessageClass(method.input_type))
         self._name = f"{method.containing_service.full_name}/{method.name}"
+        self._gate = Gate(method, self._name, policy)
         self._quiet = method.containing_service.full_name in PUBLIC_SERVICES
         self._follower = method.name in registration.followers
         self._kind = (bool(method.client_streaming), bool(method.server_streaming))
@@ -154,8 +147,9 @@ class Method:
         responses: Responses[Any] | None = None,
     ) -> R:
         started = perf_counter()
-        call = Call(self._name, context, self._inflight.draining)
+        call = Call(self._name, context, self._gate, self._inflight, streaming=self._streaming)
         self._inflight.enter(call, streaming=self._streaming, follower=self._follower)
+        CURRENT.set(call)
         try:
             result = await self._answered(context, call, answer)
             if responses is not None:
@@ -167,7 +161,7 @@ class Method:
             if responses is not None:
                 await responses.settle()
             if requests is not None:
-                await requests.drain()
+                await requests.drain(DRAIN_SECONDS if call.ending is None else ENDED_DRAIN_SECONDS)
             await abort(context, failure)
             raise
         except asyncio.CancelledError:
@@ -177,13 +171,15 @@ class Method:
             for direction in (requests, responses):
                 if direction is not None:
                     direction.close()
+            if self._streaming:
+                call.release()
             self._inflight.leave(call, streaming=self._streaming)
 
     async def _answered(self, context: Any, call: Call, answer: Callable[[Call], Awaitable[R]]) -> R:
         """The handler's answer. Raises DomainError for whatever goes wrong, and CancelledError if the call is over."""
         try:
-            if self._access != PUBLIC:
-                call.known_caller = await self._authenticated(context)
+            if not self._gate.is_open:
+                await self._gate.enter(call)
             self._admit(call)
             return await answer(call)
         except DomainError:
@@ -202,27 +198,19 @@ class Method:
         except Exception as error:
             raise self._fault(error) from error
         finally:
-            call.task = None  # From here on the status goes out, and draining must not cut that.
+            call.task = None  # From here on the status goes out, and nothing from outside must cut that.
 
     def _cancelled(self, call: Call, error: asyncio.CancelledError) -> DomainError | None:
-        """What a CancelledError stands for: draining, a fault, or (None) the end of the call."""
+        """What a CancelledError stands for: an end from outside, a fault, or (None) the end of the call."""
         task = asyncio.current_task()
-        if task is not None and call.ended_by_drain:
+        if task is not None and call.ending is not None:
             task.uncancel()
         if task is not None and task.cancelling():
             return None
-        if call.ended_by_drain:
-            return ShuttingDown()
+        if call.ending is not None:
+            return call.ending
         # Something inside was cancelled that nobody meant to cancel: without a status the client would hang.
         return self._fault(error)
-
-    async def _authenticated(self, context: Any) -> Caller:
-        token = bearer_token(context.invocation_metadata())
-        verifier = self._policy.verifier
-        caller = verifier.recall(token) or await verifier.verify(token)
-        if not may_call(self._access, caller):
-            raise AccessDenied
-        return caller
 
     def _admit(self, call: Call) -> None:
         if self._follower and call.draining.is_set():
@@ -242,6 +230,7 @@ class Method:
         if self._quiet:
             return
         fields: dict[str, Any] = {"method": self._name, "code": code, "ms": round((perf_counter() - started) * 1000, 2)}
+        fields["request_id"] = call.request_id
         if call.known_caller is not None:
             fields["user_id"] = str(call.known_caller.user_id)
         if failure is not None:

@@ -12,8 +12,8 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 
 from services.kit import health
-from services.kit.access import TokenVerifier
 from services.kit.calls import CallPolicy, Registration, names_of
+from services.kit.identity import Identity
 from services.kit.methods import RpcHandler, compose, unknown_method_handler
 from services.kit.settings import ServiceSettings
 
@@ -33,11 +33,11 @@ AGE_GRACE = 30_000
 
 @dataclass(frozen=True)
 class Service:
-    """What a service's wiring gives: its servicers, how its callers' tokens are checked, and whether it can work."""
+    """What a service's wiring gives: its servicers, how it knows its callers, and whether it can work besides that."""
 
     name: str
     registrations: Sequence[Registration]
-    verifier: TokenVerifier
+    identity: Identity
     is_ready: Callable[[], bool]
 
 
@@ -86,13 +86,18 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
     Raises PortTaken, AddressUnusable, calls.AccessNotStated and methods.MethodMissing.
     """
     policy = CallPolicy(
-        verifier=service.verifier,
+        identity=service.identity,
+        trusted_proxies=settings.trusted_proxies,
         unary_timeout=settings.unary_timeout,
         max_unary=settings.max_unary_calls,
         max_streams=settings.max_streams,
     )
     inflight = policy.inflight
-    health_servicer = health.HealthServicer(names_of(service.registrations), service.is_ready, inflight.draining)
+
+    def is_ready() -> bool:
+        return service.is_ready() and service.identity.is_ready()
+
+    health_servicer = health.HealthServicer(names_of(service.registrations), is_ready, inflight.draining)
     registrations = [
         *service.registrations,
         Registration(health.SERVICE, health_servicer),
@@ -105,6 +110,7 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
     reflection.enable_server_reflection([*names_of(registrations), reflection.SERVICE_NAME], server)
     server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))
     address = _bind(server, settings.listen_host, port, reuse_port=settings.reuse_port)
+    unsubscribe = service.identity.revoked.subscribe(inflight.end_session)
     await server.start()
     log.info("listening", service=service.name, address=address)
     try:
@@ -117,6 +123,7 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
         await stopping
         if not await inflight.wait_empty(CUT_OFF_MARGIN):
             log.warning("calls still running at the end of the grace", service=service.name)
+        unsubscribe()
         log.info("stopped", service=service.name)
 
 

@@ -71,6 +71,12 @@ class ServiceSettings(DatabaseSettings):
     auth_target: str = Field("", description="Where others reach auth; by default `127.0.0.1:PARLEY_AUTH_PORT`.")
     token_issuer: str = Field("parley", description="Claim `iss` of access tokens.")
     token_audience: str = Field("parley", description="Claim `aud` of access tokens.")
+    service_secret: SecretStr | None = Field(
+        None, description="Secret of this service's account at auth; by default in a file of the data folder."
+    )
+    trusted_proxies: int = Field(
+        0, ge=0, le=10, description="Proxies in front of the services whose `x-forwarded-for` is believed."
+    )
     max_connection_age: Seconds = Field(3600.0, description="Seconds after which a connection is asked to reconnect.")
     max_concurrent_streams: int = Field(100, ge=1, le=100_000, description="Calls at a time on one connection.")
     max_unary_calls: int = Field(2048, ge=1, le=1_000_000, description="Unary calls at a time in one process.")

@@ -15,6 +15,8 @@ Resp = TypeVar("Resp", bound=Message)
 
 DRAIN_BYTES = 64 * 1024 * 1024
 DRAIN_SECONDS = 10.0
+# For a call that is ended from outside: whose session was revoked is to hear of it within 5 seconds.
+ENDED_DRAIN_SECONDS = 2.0
 QUIET_SECONDS = 0.5
 
 
@@ -69,12 +71,12 @@ class Requests(Generic[Req]):
             return None
         return raw  # type: ignore[no-any-return]  # gRPC's read is untyped: bytes, as no deserializer is set
 
-    async def drain(self) -> None:
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Read to the client's half-close and pass it all over, within bounds, before the call is refused.
 
         A client that is still writing when the status comes would see INTERNAL in place of it.
         """
-        ends_at = monotonic() + DRAIN_SECONDS
+        ends_at = monotonic() + seconds
         passed_over = 0
         while (
             not self.ended

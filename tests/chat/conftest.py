@@ -17,10 +17,9 @@ from parley.chat.v1 import chat_service_pb2 as pb2
 from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
 from services.chat.settings import ChatSettings
 from services.chat.wiring import open_chat
-from services.kit.access import TokenVerifier
 from services.kit.database import Database
 from services.kit.server import running
-from tests.support import AUDIENCE, ISSUER
+from tests.support import identity_of
 
 Metadata = tuple[tuple[str, str], ...]
 WAIT = 10.0
@@ -213,7 +212,7 @@ async def stoppable_chat(settings: Any, keys: Any) -> AsyncIterator[Any]:
             channels = await everything.enter_async_context(AsyncExitStack())
             server = await everything.enter_async_context(AsyncExitStack())
             service = await server.enter_async_context(open_chat(mine))
-            service = replace(service, verifier=TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE))
+            service = replace(service, identity=identity_of(keys))
             address = await server.enter_async_context(running(service, mine, port=0))
             channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
             return server.aclose, Chat(await channels.enter_async_context(channel))

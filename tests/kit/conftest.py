@@ -13,11 +13,12 @@ import pytest
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1 import file_service_pb2_grpc as pb2_grpc
-from services.kit.access import TokenVerifier
 from services.kit.calls import Registration
+from services.kit.identity import Identity, Refusal
+from services.kit.revocations import RevokedSessions
 from services.kit.server import Service, running
 from services.kit.settings import ServiceSettings
-from tests.support import AUDIENCE, ISSUER, Metadata, TestKeys, bearer
+from tests.support import Metadata, TestKeys, bearer, identity_of
 
 FILE_SERVICE = pb2.DESCRIPTOR.services_by_name["FileService"]
 # One method of each kind.
@@ -56,12 +57,18 @@ def file_servicer(**behaviour: Callable[..., Any]) -> SimpleNamespace:
     return SimpleNamespace(**(methods | behaviour))
 
 
-def service_of(keys: Any, *, is_ready: Callable[[], bool] = lambda: True, **behaviour: Callable[..., Any]) -> Service:
+def service_of(
+    keys: Any,
+    *,
+    identity: Identity | None = None,
+    is_ready: Callable[[], bool] = lambda: True,
+    **behaviour: Callable[..., Any],
+) -> Service:
     """That servicer as a service whose tokens these keys verify."""
     return Service(
         name="file",
         registrations=[Registration(FILE_SERVICE, file_servicer(**behaviour), followers=frozenset({"DownloadFile"}))],
-        verifier=TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE),
+        identity=identity or identity_of(keys),
         is_ready=is_ready,
     )
 
@@ -76,13 +83,14 @@ Start = Callable[..., Awaitable[grpc.aio.Channel]]
 
 
 @pytest.fixture
-async def start(keys: TestKeys) -> AsyncIterator[Start]:
+async def start(keys: TestKeys, revoked: RevokedSessions, refusals: list[Refusal]) -> AsyncIterator[Start]:
     """Servers of the methods and with the settings that a test names."""
     async with AsyncExitStack() as stack:
 
         async def serve_methods(**given: Any) -> grpc.aio.Channel:
             behaviour = {name: given.pop(name) for name in list(given) if name[0].isupper() or name == "is_ready"}
-            service = service_of(keys, **behaviour)
+            identity = identity_of(keys, revoked=revoked, refusals=refusals)
+            service = service_of(keys, identity=identity, **behaviour)
             address = await stack.enter_async_context(running(service, service_settings(**given), port=0))
             return await stack.enter_async_context(connect(address))
 

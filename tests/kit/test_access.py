@@ -189,8 +189,12 @@ async def test_no_more_tokens_are_remembered_than_the_bound(keys: TestKeys) -> N
     ],
 )
 def test_each_kind_of_caller_may_call_its_own_methods(scopes: str, allowed: set[str]) -> None:
-    caller = Caller(USER, uuid4(), "tests", frozenset(scopes.split()), 0)
-    found = {name.removeprefix("ACCESS_") for name, access in access_pb2.Access.items() if may_call(access, caller)}
+    caller = Caller(USER, uuid4(), "tests", frozenset(scopes.split()), frozenset({"a.v1.A/B"}), 0)
+    found = {
+        name.removeprefix("ACCESS_")
+        for name, access in access_pb2.Access.items()
+        if may_call(access, caller, "a.v1.A/B")
+    }
     assert found == allowed
 
 
@@ -233,7 +237,7 @@ class FakeAuth:
         service = auth_pb2.DESCRIPTOR.services_by_name["AuthService"]
         methods = dict.fromkeys(service.methods_by_name, self.get_jwks)
         registration = Registration(service, SimpleNamespace(**methods))
-        fake = Service("auth", [registration], service_of(TestKeys()).verifier, lambda: True)
+        fake = Service("auth", [registration], service_of(TestKeys()).identity, lambda: True)
         async with running(fake, service_settings(drain_seconds=0.1), port=port) as address:
             yield address
 

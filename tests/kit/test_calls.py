@@ -277,14 +277,14 @@ def test_a_service_with_a_method_that_states_no_access_does_not_start(keys: Test
     pool.Add(text)
     service = pool.FindServiceByName("tests.BurnService")
     with pytest.raises(AccessNotStated, match=r"tests\.BurnService\.Burn"):
-        compose(Registration(service, file_servicer(Burn=lambda: None)), CallPolicy(verifier=service_of(keys).verifier))
+        compose(Registration(service, file_servicer(Burn=lambda: None)), CallPolicy(identity=service_of(keys).identity))
 
 
 async def test_a_servicer_that_lacks_a_method_does_not_start(keys: TestKeys) -> None:
     servicer = file_servicer()
     del servicer.ListFiles
     service = service_of(keys)
-    incomplete = type(service)(service.name, [Registration(FILE_SERVICE, servicer)], service.verifier, service.is_ready)
+    incomplete = type(service)(service.name, [Registration(FILE_SERVICE, servicer)], service.identity, service.is_ready)
     with pytest.raises(MethodMissing, match="ListFiles"):
         async with running(incomplete, service_settings(), port=0):
             pass
