@@ -4,8 +4,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from services.agent.wiring import open_agent_jobs
 from services.auth.settings import AuthJobSettings
 from services.auth.wiring import open_auth_jobs
+from services.chat.wiring import open_chat_jobs
 from services.file.settings import FileJobSettings
 from services.file.wiring import open_file_jobs
 from services.kit.database import Database
@@ -27,7 +29,9 @@ def run() -> int:
         async with AsyncExitStack() as stack:
             jobs: list[Job] = [
                 *await stack.enter_async_context(open_auth_jobs(auth)),
+                *await stack.enter_async_context(open_agent_jobs(auth)),
                 *await stack.enter_async_context(open_file_jobs(file)),
+                *await stack.enter_async_context(open_chat_jobs(auth)),
             ]
             await run_worker(auth, jobs, stop=stop, ready=lambda: _say_ready(auth.data_dir))
 

@@ -7,6 +7,7 @@ done again, it goes on where it was. The user's row, to which everything else re
 service has written something for the user in the meantime, PostgreSQL refuses to remove it, and the chain begins again.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from services.kit.jobs import JobName, JobQueue, only_one
 
 STEPS = tuple(JobName(f"{service}.purge_user") for service in ("chat", "file", "agent", "auth"))
 """The jobs in their order. Arguments: `user_id`."""
+
+QUIET = timedelta(seconds=6)
+"""By then every service has heard that the user's sessions have ended, and writes nothing for the user any more."""
 
 
 def purge_step(service: str) -> JobName:
@@ -28,12 +32,14 @@ def step_after(step: JobName) -> JobName:
     return STEPS[STEPS.index(step) + 1]
 
 
-async def begin_purge(jobs: JobQueue, tx: AsyncConnection, user_id: UUID, *, after: timedelta | None = None) -> None:
-    """Let the chain begin once the transaction has committed, or some time `after`; unless its beginning waits."""
+async def begin_purge(jobs: JobQueue, tx: AsyncConnection, user_id: UUID, *, at_once: bool) -> None:
+    """Let the chain begin, if the transaction commits, at once or after QUIET; unless its beginning waits."""
     once = only_one(STEPS[0], user_id=user_id)
-    await jobs.enqueue(tx, STEPS[0], once=once, after=after, user_id=str(user_id))
+    await jobs.enqueue(tx, STEPS[0], once=once, after=None if at_once else QUIET, user_id=str(user_id))
 
 
-async def is_under_way(jobs: JobQueue, tx: AsyncConnection, user_id: UUID) -> bool:
-    """Whether a step waits or is being done for the user."""
-    return bool(await jobs.under_way(tx, [only_one(step, user_id=user_id) for step in STEPS]))
+async def without_chain(jobs: JobQueue, tx: AsyncConnection, user_ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Those of the users for whom no step waits or is being done."""
+    names = {user_id: [only_one(step, user_id=user_id) for step in STEPS] for user_id in user_ids}
+    under_way = await jobs.under_way(tx, [name for steps in names.values() for name in steps])
+    return [user_id for user_id, steps in names.items() if under_way.isdisjoint(steps)]
