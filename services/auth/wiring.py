@@ -7,12 +7,21 @@ from functools import partial
 from parley.auth.v1 import auth_service_pb2
 from services.auth.domain.accounts import Accounts
 from services.auth.domain.chores import Chores
+from services.auth.domain.email_codes import EmailCodes
+from services.auth.domain.mailings import LinkTemplates, Mailings
 from services.auth.domain.passwords import open_passwords
 from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
 from services.auth.domain.secret import Secret
 from services.auth.domain.sessions import SignIns
 from services.auth.domain.signing import SigningKeys, TokenIssuer
-from services.auth.jobs import DELETE_EXPIRED_SESSIONS, SEND_WELCOME_EMAIL
+from services.auth.domain.throttle import Throttle
+from services.auth.jobs import (
+    DELETE_EXPIRED,
+    SEND_EMAIL_VERIFICATION,
+    SEND_PASSWORD_NOTICE,
+    SEND_PASSWORD_RESET,
+    SEND_WELCOME_EMAIL,
+)
 from services.auth.servicer.accounts import AccountRpcs
 from services.auth.servicer.pending import Pending
 from services.auth.servicer.sessions import SessionRpcs
@@ -81,10 +90,15 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
 async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Job]]:
     """What the worker does for auth."""
     async with Database.open(settings, role="auth") as db:
-        chores = Chores(db, Mailer(settings), utc_now)
+        links = LinkTemplates(settings.auth_password_reset_url, settings.auth_email_verification_url)
+        mailings = Mailings(db, Mailer(settings), EmailCodes(utc_now), links)
+        chores = Chores(db, Throttle(db, utc_now), utc_now, audit_kept=settings.audit_kept)
         yield [
-            Job(SEND_WELCOME_EMAIL, chores.send_welcome_email),
-            Job(DELETE_EXPIRED_SESSIONS, chores.delete_expired_sessions, cron="17 * * * *"),
+            Job(SEND_WELCOME_EMAIL, mailings.send_welcome_email),
+            Job(SEND_PASSWORD_RESET, mailings.send_password_reset),
+            Job(SEND_EMAIL_VERIFICATION, mailings.send_email_verification),
+            Job(SEND_PASSWORD_NOTICE, mailings.send_password_notice),
+            Job(DELETE_EXPIRED, chores.delete_expired, cron="17 * * * *"),
         ]
 
 

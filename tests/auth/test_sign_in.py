@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,11 +15,11 @@ import pytest
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.chores import Chores
+from services.auth.domain.throttle import Throttle
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
 from services.kit.database import Database
 from services.kit.ids import utc_now
-from services.kit.mail import Mailer, MailSettings
 from tests.conftest import Serve
 from tests.support import TestKeys, bearer, raises_status
 
@@ -280,14 +281,15 @@ def make_exchanges_older(database_url: str) -> None:
 
 
 async def test_tokens_that_were_used_up_long_ago_are_forgotten_and_the_session_goes_on(
-    auth: AuthServiceStub, database_url: str, database: Database, settings: Callable[..., Any]
+    auth: AuthServiceStub, database_url: str, database: Database
 ) -> None:
     await register(auth)
     first = (await login(auth)).tokens.refresh_token
     second = (await refresh(auth, first)).tokens.refresh_token
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE auth.refresh_tokens SET exchange_time = exchange_time - interval '31 days'")
-    await Chores(database, Mailer(settings(MailSettings)), utc_now).delete_expired_sessions()
+    chores = Chores(database, Throttle(database, utc_now), utc_now, audit_kept=timedelta(days=365))
+    await chores.delete_expired_sessions()
     with raises_status(grpc.StatusCode.UNAUTHENTICATED, "REFRESH_TOKEN_INVALID"):
         await refresh(auth, first)
     await refresh(auth, second)

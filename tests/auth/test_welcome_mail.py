@@ -17,7 +17,7 @@ from aiosmtpd.smtp import SMTP
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from services.auth.domain.chores import welcome_mail
+from services.auth.domain.mails import welcome_mail
 from services.auth.jobs import SEND_WELCOME_EMAIL
 from services.auth.models.users import User
 from services.auth.settings import AuthJobSettings, AuthSettings

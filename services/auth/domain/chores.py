@@ -1,65 +1,84 @@
-"""What the worker does for auth."""
+"""What the worker removes for auth because it has had its time. Each piece may be done again without harm."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
-from uuid import UUID
 
 import structlog
 
-from services.auth.models.users import User
+from services.auth.domain.throttle import Throttle
+from services.auth.repository.audit_events import AuditEvents
+from services.auth.repository.email_codes import EmailCodeRows
+from services.auth.repository.revocations import Revocations
 from services.auth.repository.sessions import Sessions
-from services.auth.repository.users import Users
+from services.auth.repository.signing_keys import SigningKeyRows
 from services.kit.database import Database
-from services.kit.mail import Mailer
 
 log = structlog.get_logger()
 
-EXPIRED_KEPT = timedelta(days=30)
-# Python breaks a header with longer words into lines of which one is empty: there the headers would end.
-MAX_DISPLAYED_NAME = 60
+SESSIONS_KEPT = timedelta(days=30)
+REVOCATIONS_KEPT = timedelta(days=1)
+AUDIT_BATCH = 10_000
 
 
 class Chores:
-    """The background work of auth; each piece may be done again without harm."""
+    """The cleaning of auth's tables. Every piece is a transaction of its own."""
 
-    def __init__(self, db: Database, mailer: Mailer, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, db: Database, throttle: Throttle, clock: Callable[[], datetime], *, audit_kept: timedelta
+    ) -> None:
         self._db = db
-        self._mailer = mailer
+        self._throttle = throttle
         self._clock = clock
+        self._audit_kept = audit_kept
 
-    async def send_welcome_email(self, user_id: str) -> None:
-        """Send the welcome mail. A user who is gone gets none."""
-        async with self._db.read() as tx:
-            user = await Users(tx).by_id(UUID(user_id))
-        if user is None:
-            log.info("no welcome mail, the user is gone", user_id=user_id)
-            return
-        await self._mailer.send(welcome_mail(user))
+    async def delete_expired(self) -> None:
+        """Remove all that has had its time."""
+        await self.delete_expired_sessions()
+        await self.delete_expired_codes()
+        await self.delete_expired_revocations()
+        await self.delete_old_throttles()
+        await self.delete_expired_signing_keys()
+        await self.delete_old_audit_events()
 
     async def delete_expired_sessions(self) -> None:
         """Remove sessions that expired long ago with their refresh tokens, and tokens that were used up long ago."""
-        before = self._clock() - EXPIRED_KEPT
+        before = self._clock() - SESSIONS_KEPT
         async with self._db.transaction() as tx:
             sessions = await Sessions(tx).delete_expired(before)
             tokens = await Sessions(tx).delete_exchanged_tokens(before)
-        if sessions or tokens:
-            log.info("expired sessions deleted", sessions=sessions, tokens=tokens)
+        _tell(sessions=sessions, tokens=tokens)
+
+    async def delete_expired_codes(self) -> None:
+        """Remove mailed codes that are not good any more."""
+        async with self._db.transaction() as tx:
+            _tell(codes=await EmailCodeRows(tx).delete_expired(self._clock()))
+
+    async def delete_expired_revocations(self) -> None:
+        """Remove revocations when the last token that they concern has expired for a day."""
+        async with self._db.transaction() as tx:
+            _tell(revocations=await Revocations(tx).delete_expired(self._clock() - REVOCATIONS_KEPT))
+
+    async def delete_old_throttles(self) -> None:
+        """Remove counters of failures that nobody has used for long."""
+        async with self._db.transaction() as tx:
+            _tell(throttles=await self._throttle.delete_unused(tx))
+
+    async def delete_expired_signing_keys(self) -> None:
+        """Remove signing keys whose last tokens have expired."""
+        async with self._db.transaction() as tx:
+            _tell(signing_keys=await SigningKeyRows(tx).delete_expired(self._clock()))
+
+    async def delete_old_audit_events(self) -> None:
+        """Remove audit events that have been kept for as long as was asked."""
+        before, removed, more = self._clock() - self._audit_kept, 0, True
+        while more:
+            # By and by: there can be more of them than PostgreSQL removes before a statement has taken too long.
+            async with self._db.transaction() as tx:
+                gone = await AuditEvents(tx).delete_before(before, AUDIT_BATCH)
+            removed, more = removed + gone, gone == AUDIT_BATCH
+        _tell(audit_events=removed)
 
 
-def welcome_mail(user: User) -> EmailMessage:
-    """The welcome mail. Its Message-ID is the user's, so that a mail that was sent twice is seen to be the same."""
-    name = "".join(character for character in user.full_name if character.isprintable())
-    local, _, domain = user.email.rpartition("@")
-    mail = EmailMessage(policy=SMTP)
-    mail["To"] = Address(name[:MAX_DISPLAYED_NAME], local, domain)
-    mail["Subject"] = "Welcome to Parley"
-    mail["Message-ID"] = f"<welcome.{user.id}@parley>"
-    mail.set_content(
-        f"Hello {name},\n\n"
-        f"your account with the address {user.email} is ready. You can sign in now.\n\n"
-        "If it was not you who registered, you can leave this mail unanswered.\n"
-    )
-    return mail
+def _tell(**removed: int) -> None:
+    if any(removed.values()):
+        log.info("expired rows deleted", **removed)

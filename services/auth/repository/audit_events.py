@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,6 +43,7 @@ class AuditEvents:
         """A page of the events that meet conditions, newest first, and how many there are in all, at one moment."""
         return await _LIST.page(self._tx, page, *conditions)
 
-    async def delete_before(self, before: datetime) -> int:
-        """Remove events that are older; how many."""
-        return (await self._tx.execute(delete(AuditEventTable).where(AuditEventTable.create_time < before))).rowcount
+    async def delete_before(self, before: datetime, limit: int) -> int:
+        """Remove some of the events that are older, at most so many; how many."""
+        oldest = select(AuditEventTable.id).where(AuditEventTable.create_time < before).limit(limit)
+        return (await self._tx.execute(delete(AuditEventTable).where(AuditEventTable.id.in_(oldest)))).rowcount
