@@ -30,6 +30,7 @@ S = TypeVar("S", bound=DatabaseSettings)
 Serve = Callable[..., Awaitable[grpc.aio.Channel]]
 Wiring = Callable[[Any], AbstractAsyncContextManager[Service]]
 TEMPLATE = "parley_template"
+pytest_plugins = ["tests.canaries"]
 
 
 @pytest.fixture(scope="session")
