@@ -1,34 +1,49 @@
 """Where the objects of auth meet."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Any
 
-from parley.auth.v1 import auth_service_pb2
+from parley.auth.v1 import auth_service_pb2, user_service_pb2
 from services.auth.domain.accounts import Accounts
+from services.auth.domain.administration import Administration
+from services.auth.domain.audit import Audit
+from services.auth.domain.audit_log import AuditLog
 from services.auth.domain.chores import Chores
 from services.auth.domain.email_codes import EmailCodes
+from services.auth.domain.key_ring import KeyRing
 from services.auth.domain.mailings import LinkTemplates, Mailings
 from services.auth.domain.passwords import open_passwords
+from services.auth.domain.purge import Purge
+from services.auth.domain.refusals import Refusals
 from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
 from services.auth.domain.secret import Secret
+from services.auth.domain.service_accounts import BUILT_IN, BuiltInAccounts, ServiceAccounts
 from services.auth.domain.sessions import SignIns
-from services.auth.domain.signing import SigningKeys, TokenIssuer
+from services.auth.domain.signing import TokenIssuer, longest_token_life
+from services.auth.domain.signing_keys import KeyTimes, SigningKeys
 from services.auth.domain.throttle import Throttle
 from services.auth.jobs import (
     DELETE_EXPIRED,
+    PURGE_DUE_USERS,
+    PURGE_USER,
     SEND_EMAIL_VERIFICATION,
     SEND_PASSWORD_NOTICE,
     SEND_PASSWORD_RESET,
     SEND_WELCOME_EMAIL,
 )
 from services.auth.servicer.accounts import AccountRpcs
+from services.auth.servicer.audit import AuditRpcs
 from services.auth.servicer.pending import Pending
 from services.auth.servicer.sessions import SessionRpcs
 from services.auth.servicer.tokens import TokenRpcs
+from services.auth.servicer.users import UserRpcs
 from services.auth.settings import AuthJobSettings, AuthSettings
+from services.kit import base64url
 from services.kit.access import TokenVerifier
-from services.kit.bus import open_bus
+from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
 from services.kit.feed import open_feed
@@ -37,9 +52,11 @@ from services.kit.ids import utc_now
 from services.kit.jobs import Job, JobQueue
 from services.kit.mail import Mailer
 from services.kit.revocations import RevokedSessions
+from services.kit.secret_files import read_or_make_secret
 from services.kit.server import Service
 
 AUTH_SERVICE = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
+USER_SERVICE = user_service_pb2.DESCRIPTOR.services_by_name["UserService"]
 
 
 @asynccontextmanager
@@ -51,38 +68,50 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             Database.open(settings, role="auth") as db,
             open_bus(settings, "auth", role="auth") as bus,
             open_feed(bus, RevocationSource(db), "revocations") as revocations,
+            AsyncExitStack() as background,
         ):
-            keys = SigningKeys(db, secret, utc_now)
+            audit = Audit(utc_now)
+            keys = _signing_keys(settings, db, bus, secret, audit)
+            ring = await background.enter_async_context(_key_ring(settings, keys, bus, secret))
             issuer = TokenIssuer(
-                keys,
+                ring,
                 issuer=settings.token_issuer,
                 audience=settings.token_audience,
                 life=settings.access_token_life,
                 clock=utc_now,
             )
-            revoker = Revoker(partial(revocations.publish, TOPIC), token_life=settings.access_token_life, clock=utc_now)
+            throttle = Throttle(db, utc_now)
+            revoker = Revoker(
+                partial(revocations.publish, TOPIC),
+                token_life=longest_token_life(settings.access_token_life),
+                clock=utc_now,
+            )
             accounts = Accounts(db, passwords, JobQueue(), utc_now)
             sign_ins = SignIns(db, passwords, issuer, secret, session_life=settings.session_life, clock=utc_now)
+            service_accounts = ServiceAccounts(db, issuer, revoker, throttle, audit, utc_now)
+            built_in = BuiltInAccounts(db, service_accounts, _built_in_secrets(settings))
+            watch = RevocationWatch(db, revocations)
+            refusals = Refusals(db)
+            identity = await background.enter_async_context(_identity(settings, ring, watch, refusals))
+            await background.enter_async_context(_running(built_in.ensure()))
             auth_service = (
                 AccountRpcs(accounts),
                 SessionRpcs(sign_ins),
-                TokenRpcs(keys, RevocationWatch(db, revocations)),
+                TokenRpcs(ring, watch, service_accounts, refusals),
                 Pending(),
             )
-            revoked = RevokedSessions()
-            identity = Identity(
-                TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked),
-                revoked,
-                is_ready=lambda: True,
-                on_refusal=lambda _: None,
+            administration = Administration(
+                db, revoker, Audit(utc_now), JobQueue(), deleted_kept=settings.deleted_user_kept, clock=utc_now
             )
+            user_service = (UserRpcs(administration), AuditRpcs(AuditLog(db, utc_now)), Pending())
             yield Service(
                 name="auth",
                 registrations=[
                     Registration(AUTH_SERVICE, auth_service, followers=frozenset({"WatchRevocations"})),
+                    Registration(USER_SERVICE, user_service),
                 ],
                 identity=identity,
-                is_ready=lambda: db.is_ready,
+                is_ready=lambda: db.is_ready and built_in.are_there,
             )
 
 
@@ -93,13 +122,71 @@ async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Jo
         links = LinkTemplates(settings.auth_password_reset_url, settings.auth_email_verification_url)
         mailings = Mailings(db, Mailer(settings), EmailCodes(utc_now), links)
         chores = Chores(db, Throttle(db, utc_now), utc_now, audit_kept=settings.audit_kept)
+        purge = Purge(db, JobQueue(), Audit(utc_now), utc_now)
         yield [
             Job(SEND_WELCOME_EMAIL, mailings.send_welcome_email),
             Job(SEND_PASSWORD_RESET, mailings.send_password_reset),
             Job(SEND_EMAIL_VERIFICATION, mailings.send_email_verification),
             Job(SEND_PASSWORD_NOTICE, mailings.send_password_notice),
             Job(DELETE_EXPIRED, chores.delete_expired, cron="17 * * * *"),
+            Job(PURGE_USER, purge.purge_user),
+            Job(PURGE_DUE_USERS, purge.purge_due_users, cron="* * * * *"),
         ]
+
+
+@asynccontextmanager
+async def open_signing_keys(settings: AuthSettings) -> AsyncIterator[SigningKeys]:
+    """What an operator does with the keys beside the running service, once the database is there."""
+    secret = _secret(settings)
+    async with Database.open(settings, role="auth") as db, open_bus(settings, "auth", role="auth") as bus:
+        await db.wait_ready()
+        yield _signing_keys(settings, db, bus, secret, Audit(utc_now))
+
+
+def _signing_keys(settings: AuthSettings, db: Database, bus: Bus, secret: Secret, audit: Audit) -> SigningKeys:
+    times = KeyTimes(settings.jwks_max_age, longest_token_life(settings.access_token_life))
+    return SigningKeys(db, secret, audit, bus, times=times, clock=utc_now)
+
+
+@asynccontextmanager
+async def _key_ring(settings: AuthSettings, keys: SigningKeys, bus: Bus, secret: Secret) -> AsyncIterator[KeyRing]:
+    ring = KeyRing(keys, secret, jwks=settings.jwks_max_age, clock=utc_now)
+    unsubscribe = ring.subscribe(bus)
+    try:
+        async with _running(ring.reload_for_ever()):
+            yield ring
+    finally:
+        unsubscribe()
+
+
+@asynccontextmanager
+async def _identity(
+    settings: AuthSettings, ring: KeyRing, watch: RevocationWatch, refusals: Refusals
+) -> AsyncIterator[Identity]:
+    """Auth as one who accepts tokens: it has keys, revocations and the audit log at hand where others ask for them."""
+    revoked = RevokedSessions(is_complete=False)
+    verifier = TokenVerifier(ring, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked)
+    async with _running(watch.follow_into(revoked)), _running(refusals.record_for_ever()):
+        yield Identity(verifier, revoked, is_ready=lambda: revoked.is_complete, on_refusal=refusals.note)
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something done in the background for the time of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def _built_in_secrets(settings: AuthSettings) -> Mapping[str, str]:
+    return {
+        name: settings.service_secrets.get(name)
+        or base64url.encode(read_or_make_secret(settings.data_dir / "services" / f"{name}.secret"))
+        for name in BUILT_IN
+    }
 
 
 def _secret(settings: AuthSettings) -> Secret:
