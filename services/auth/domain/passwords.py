@@ -1,7 +1,9 @@
 """Passwords: Argon2id (RFC 9106), off the event loop, a few at a time, with a bounded queue."""
 
 import asyncio
+import os
 import unicodedata
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +17,13 @@ from services.kit.errors import Overloaded
 T = TypeVar("T")
 
 # OWASP's second choice: 19 MiB, two passes, one lane. The library's default of 64 MiB and four lanes allows 2 logins/s.
+MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 _CONTEXT = CryptContext(
     schemes=["argon2"],
     argon2__type="ID",
-    argon2__memory_cost=19_456,
-    argon2__rounds=2,
-    argon2__parallelism=1,
+    argon2__memory_cost=MEMORY_KIB,
+    argon2__rounds=PASSES,
+    argon2__parallelism=LANES,
 )
 
 
@@ -31,26 +34,25 @@ class Passwords:
         self._pool = pool
         self._most = slots + queue
         self._at_work = 0
-        self._decoy: str | None = None
+        self._decoy = _hash_of_nothing()
 
     async def hash(self, password: str) -> str:
         """The hash to store, in PHC string format. Raises Overloaded when too many wait."""
-        return await self._run(lambda: str(_CONTEXT.hash(_normalised(password))))
+        return await self.run(lambda: str(_CONTEXT.hash(normalised(password))))
 
     async def matches(self, password: str, stored: str | None) -> bool:
         """Whether a password fits a stored hash. With None it takes the same time and answers False.
 
         So that the time tells nobody which addresses are registered. Raises Overloaded when too many wait.
         """
-        if stored is None:
-            if self._decoy is None:
-                self._decoy = await self.hash("no password matches this")
-            decoy = self._decoy
-            await self._run(lambda: _CONTEXT.verify(_normalised(password), decoy))
-            return False
-        return await self._run(lambda: bool(_CONTEXT.verify(_normalised(password), stored)))
+        return await self.run(lambda: bool(_CONTEXT.verify(normalised(password), stored or self._decoy)))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    def is_outdated(self, stored: str) -> bool:
+        """Whether a hash was made with parameters that are no longer ours."""
+        return bool(_CONTEXT.needs_update(stored))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do what is as expensive as a hash in its turn. Raises Overloaded when too many wait."""
         if self._at_work >= self._most:
             raise Overloaded(retry_after=timedelta(seconds=1))
         self._at_work += 1
@@ -70,6 +72,12 @@ def open_passwords(*, slots: int, queue: int) -> Iterator[Passwords]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _normalised(password: str) -> str:
+def normalised(password: str) -> str:
     """NFC, so that the same characters typed on another keyboard are the same password (NIST SP 800-63B-4 §3.1.1.2)."""
     return unicodedata.normalize("NFC", password)
+
+
+def _hash_of_nothing() -> str:
+    """A hash that no password has, and that costs as much to check as any."""
+    salt, digest = (b64encode(os.urandom(size)).decode().rstrip("=") for size in (16, 32))
+    return f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${digest}"
