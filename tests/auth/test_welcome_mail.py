@@ -1,8 +1,7 @@
 """The welcome mail: enqueued with the user, delivered by the worker, retried, and never lost with a worker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
@@ -13,75 +12,19 @@ from uuid import uuid4
 import grpc
 import psycopg
 import pytest
-from aiosmtpd.smtp import SMTP
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.mails import welcome_mail
 from services.auth.jobs import SEND_WELCOME_EMAIL
 from services.auth.models.users import User
-from services.auth.settings import AuthJobSettings, AuthSettings
-from services.auth.wiring import open_auth, open_auth_jobs
+from services.auth.settings import AuthJobSettings
 from services.kit.database import Database
-from services.kit.jobs import JobQueue, run_worker
-from tests.conftest import Serve
+from services.kit.jobs import JobQueue
+from tests.auth.mailbox import DEADLINE, Mailbox, until, working
 from tests.support import bearer
 
-DEADLINE = 20.0
 Settings = Callable[..., Any]
-
-
-class Mailbox:
-    """What an SMTP server has received."""
-
-    def __init__(self) -> None:
-        self.mails: list[Any] = []
-        self.refuse = 0
-
-    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:
-        """Take a mail, or refuse it for the moment."""
-        if self.refuse:
-            self.refuse -= 1
-            return "451 later, please"
-        self.mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=default)))
-        return "250 OK"
-
-
-@pytest.fixture
-async def smtp() -> AsyncIterator[tuple[Mailbox, dict[str, Any]]]:
-    """A real SMTP server, and the settings that lead to it."""
-    mailbox = Mailbox()
-    loop = asyncio.get_running_loop()
-    async with await loop.create_server(lambda: SMTP(mailbox, loop=loop), "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield mailbox, {"smtp_host": "127.0.0.1", "smtp_port": port, "smtp_security": "none"}
-
-
-@pytest.fixture
-async def auth(serve: Serve, settings: Settings) -> AuthServiceStub:
-    """A running auth service."""
-    return AuthServiceStub(await serve(open_auth, settings(AuthSettings), own_keys=True))
-
-
-@asynccontextmanager
-async def working(settings: AuthJobSettings) -> AsyncIterator[None]:
-    """A worker for the time of the block."""
-    stop, ready = asyncio.Event(), asyncio.Event()
-    async with open_auth_jobs(settings) as jobs:
-        task = asyncio.create_task(run_worker(settings, jobs, stop=stop, ready=ready.set))
-        try:
-            await asyncio.wait((task, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
-            yield
-        finally:
-            stop.set()
-            await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most DEADLINE seconds."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  # what it looks at tells nobody when it changes
-            await asyncio.sleep(0.02)
 
 
 async def register(auth: AuthServiceStub, email: str = "ann@example.com", name: str = "Ann Arbor") -> pb2.User:
