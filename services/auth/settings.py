@@ -1,5 +1,6 @@
 """Settings of the auth service and of its jobs."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -10,6 +11,22 @@ from pydantic_core import PydanticCustomError
 from services.kit.mail import MailSettings
 from services.kit.settings import Seconds, ServiceSettings
 
+MIN_SERVICE_SECRET = 32
+
+
+def _service_secrets(text: SecretStr) -> SecretStr:
+    secrets = [entry.partition("=")[2] for entry in text.get_secret_value().split(",")]
+    # The values are not repeated in what is said.
+    if any(len(secret) < MIN_SERVICE_SECRET for secret in secrets) or len(set(secrets)) < len(secrets):
+        raise PydanticCustomError(
+            "service_secrets",
+            "must be like `agent=…,file=…,chat=…`, each with a secret of its own of at least 32 random characters",
+        )
+    return text
+
+
+ServiceSecrets = Annotated[SecretStr, AfterValidator(_service_secrets)]
+
 
 class AuthSettings(ServiceSettings):
     """What only the auth service needs."""
@@ -19,6 +36,14 @@ class AuthSettings(ServiceSettings):
         description="32 random bytes in base64 that encrypt the signing keys; by default in a file of the data folder.",
     )
     auth_access_token_seconds: Seconds = Field(900, description="Seconds that an access token is valid.")
+    auth_jwks_seconds: float = Field(
+        60, ge=1, le=3_600, description="Seconds that services may keep the public keys before they ask for them again."
+    )
+    auth_service_secrets: ServiceSecrets | None = Field(
+        None,
+        description="Secrets of the services' own accounts, as in `agent=…,file=…,chat=…`; each service has its own in"
+        " PARLEY_SERVICE_SECRET. By default in files of the data folder.",
+    )
     auth_session_days: int = Field(30, ge=1, le=400, description="Days that a session lives without a refresh.")
     auth_deleted_user_days: int = Field(
         30, ge=1, le=3_650, description="Days from a user's deletion to its removal for good, with all that it owns."
@@ -30,6 +55,19 @@ class AuthSettings(ServiceSettings):
     def access_token_life(self) -> timedelta:
         """How long an access token is valid."""
         return timedelta(seconds=self.auth_access_token_seconds)
+
+    @property
+    def jwks_max_age(self) -> timedelta:
+        """How long verifiers may keep the public keys."""
+        return timedelta(seconds=self.auth_jwks_seconds)
+
+    @property
+    def service_secrets(self) -> Mapping[str, str]:
+        """The secrets of services' own accounts, by name."""
+        if self.auth_service_secrets is None:
+            return {}
+        entries = self.auth_service_secrets.get_secret_value().split(",")
+        return {name.strip(): secret for name, _, secret in (entry.partition("=") for entry in entries)}
 
     @property
     def session_life(self) -> timedelta:

@@ -37,7 +37,9 @@ from services.auth.jobs import (
 from services.auth.servicer.accounts import AccountRpcs
 from services.auth.servicer.audit import AuditRpcs
 from services.auth.servicer.pending import Pending
+from services.auth.servicer.service_accounts import ServiceAccountRpcs
 from services.auth.servicer.sessions import SessionRpcs
+from services.auth.servicer.signing_keys import SigningKeyRpcs
 from services.auth.servicer.tokens import TokenRpcs
 from services.auth.servicer.users import UserRpcs
 from services.auth.settings import AuthJobSettings, AuthSettings
@@ -101,9 +103,15 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 Pending(),
             )
             administration = Administration(
-                db, revoker, Audit(utc_now), JobQueue(), deleted_kept=settings.deleted_user_kept, clock=utc_now
+                db, revoker, audit, JobQueue(), deleted_kept=settings.deleted_user_kept, clock=utc_now
             )
-            user_service = (UserRpcs(administration), AuditRpcs(AuditLog(db, utc_now)), Pending())
+            user_service = (
+                UserRpcs(administration),
+                AuditRpcs(AuditLog(db, utc_now)),
+                SigningKeyRpcs(keys),
+                ServiceAccountRpcs(service_accounts),
+                Pending(),
+            )
             yield Service(
                 name="auth",
                 registrations=[

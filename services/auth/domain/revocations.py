@@ -1,10 +1,11 @@
 """Ending sessions before their tokens expire, so that every service hears of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.errors import CursorInvalid
@@ -12,7 +13,12 @@ from services.auth.models.sessions import Revocation
 from services.auth.repository.revocations import Revocations
 from services.auth.repository.sessions import Sessions
 from services.kit.database import Database
+from services.kit.errors import Unavailable
+from services.kit.faults import describe_fault
 from services.kit.feed import CaughtUp, CursorBeyondHead, Feed, Gap
+from services.kit.revocations import RevokedSessions
+
+log = structlog.get_logger()
 
 TOPIC = UUID(int=0)
 """The one sequence of revocations, as the feed calls it."""
@@ -20,6 +26,7 @@ TOPIC = UUID(int=0)
 # Clocks of machines differ, and a token may be signed a moment after its session was read.
 SLACK = timedelta(minutes=1)
 SIGN_OF_LIFE_SECONDS = 2.0
+RETRY_SECONDS = 0.5
 
 
 class Revoker:
@@ -79,7 +86,7 @@ class RevocationWatch:
         self._db = db
         self._feed = feed
 
-    async def watch(self, after: int) -> AsyncIterator[Sequence[Revocation] | CaughtUp | Gap]:
+    async def watch(self, after: int) -> AsyncGenerator[Sequence[Revocation] | CaughtUp | Gap]:
         """What came after the cursor, CaughtUp, and then what comes; for ever. Raises CursorInvalid.
 
         While nothing comes CaughtUp is repeated, unless the database is away: nobody can tell then that nothing came.
@@ -103,3 +110,25 @@ class RevocationWatch:
             if pull is not None:
                 pull.cancel()
             follower.close()
+
+    async def follow_into(self, revoked: RevokedSessions) -> None:
+        """Keep up to date what this process itself refuses. It is complete once it is level the first time."""
+        after = 0
+        while True:
+            await self._db.wait_ready()
+            try:
+                with await self._feed.follow(TOPIC, after) as follower:
+                    async for item in follower:
+                        after = follower.position
+                        if isinstance(item, CaughtUp):
+                            revoked.is_complete = True
+                        elif not isinstance(item, Gap):
+                            for revocation in item:
+                                revoked.add(revocation.session_ids, revocation.expire_time.timestamp())
+            except CursorBeyondHead:
+                after = 0  # The database was set back to an earlier state.
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001  # what is not followed is not refused
+                log.warning("revocations cannot be followed, trying again", fault=describe_fault(error))
+                await asyncio.sleep(RETRY_SECONDS)

@@ -64,14 +64,17 @@ class Secret:
         return base64url.encode(hmac.digest(self._tokens, refresh_token.encode(), sha256))
 
 
-def new_refresh_token() -> str:
-    """256 random bits, base64url."""
+def new_secret() -> str:
+    """256 random bits, base64url: a refresh token, or the secret of a service."""
     return base64url.encode(secrets.token_bytes(SECRET_BYTES))
 
 
-def token_hash(refresh_token: str) -> bytes:
-    """What is stored of a refresh token. It has 256 bits of entropy, so that a plain SHA-256 is enough."""
-    return sha256(refresh_token.encode()).digest()
+def secret_hash(secret: str) -> bytes:
+    """What is stored of such a secret. It has 256 bits of entropy, so that a plain SHA-256 is enough."""
+    return sha256(secret.encode()).digest()
+
+
+new_refresh_token, token_hash = new_secret, secret_hash
 
 
 def _derived(secret: bytes, purpose: bytes) -> bytes:

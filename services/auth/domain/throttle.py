@@ -34,12 +34,15 @@ class ThrottleKind(StrEnum):
     """Mailed codes that are presented."""
     MAIL = "MAIL"
     """Mails that are asked for: each counts, as none of them can fail."""
+    SERVICE = "SERVICE"
+    """Wrong secrets of services. It bounds what of them is taken down; a right one is never held up."""
 
 
 _ACCOUNT = {
     ThrottleKind.SIGN_IN: Limits(5, _SECOND, _QUARTER, most=MOST_PASSWORDS),
     ThrottleKind.CODE: Limits(5, _SECOND, _QUARTER, memory=timedelta(hours=1)),
     ThrottleKind.MAIL: Limits(5, timedelta(minutes=1), _QUARTER, memory=timedelta(hours=1)),
+    ThrottleKind.SERVICE: Limits(5, _SECOND, _QUARTER, memory=timedelta(hours=1)),
 }
 _ADDRESS_MEMORY = timedelta(minutes=15)
 _ADDRESS = Limits(100, _SECOND, timedelta(minutes=1), memory=_ADDRESS_MEMORY)

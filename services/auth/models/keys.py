@@ -1,6 +1,5 @@
 """Signing keys."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -52,11 +51,3 @@ class SigningKey(NamedTuple):
         if self.retire_time is not None:
             return KeyState.RETIRED
         return KeyState.PUBLISHED if self.activate_time is None else KeyState.ACTIVE
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """A key that verifies access tokens."""
-
-    kid: str
-    raw: bytes

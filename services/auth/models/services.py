@@ -1,5 +1,6 @@
 """Service accounts and their secrets."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -47,3 +48,10 @@ class ServiceSecret(NamedTuple):
     service_account_id: UUID
     create_time: datetime
     expire_time: datetime | None
+
+
+class AccountSecrets(NamedTuple):
+    """An account with what is known of its good secrets, the newest first."""
+
+    account: ServiceAccount
+    secrets: Sequence[ServiceSecret]

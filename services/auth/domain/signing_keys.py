@@ -1,0 +1,183 @@
+"""The life of signing keys: made and published, activated once every verifier can have them, retired, gone.
+
+At most one waits and at most one signs. All changes take turns by one lock, so that any number of processes can make
+them at once (docs/decisions/tokens.md).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.auth.domain.actor import OPERATOR, Actor
+from services.auth.domain.audit import Audit
+from services.auth.domain.secret import Secret
+from services.auth.errors import SigningKeyActive, SigningKeyNotFound, SigningKeyRetired, SigningKeyTooYoung
+from services.auth.models.audit import AuditType
+from services.auth.models.keys import KeyState, SigningKey
+from services.auth.repository.signing_keys import SigningKeyRows
+from services.kit import base64url
+from services.kit.bus import Bus
+from services.kit.database import Database
+
+BUS_TOPIC = "signing-keys"
+RELOAD_INTERVAL = timedelta(seconds=3)
+"""How often every process of auth looks which keys there are, hint or no hint."""
+MARGIN = timedelta(seconds=5)
+"""What a verifier may take to ask once its answer is too old: 2 s between two attempts, and 3 s for an answer."""
+SLACK = timedelta(minutes=1)
+"""Clocks of machines differ, and a process may sign for a moment more with a key that another has retired."""
+
+
+@dataclass(frozen=True)
+class KeyTimes:
+    """What the life of a key is reckoned from."""
+
+    jwks: timedelta
+    """How long verifiers may keep the answer of GetJwks."""
+    token_life: timedelta
+    """How long a token lives at the most."""
+
+    def ready_time(self, key: SigningKey) -> datetime:
+        """When every verifier has a key: all processes of auth give it out, and all earlier answers are too old."""
+        return key.create_time + RELOAD_INTERVAL + self.jwks + MARGIN
+
+    def expire_time(self, retire_time: datetime) -> datetime:
+        """When the last token of a key has expired that is retired at a time."""
+        return retire_time + self.token_life + SLACK
+
+
+class SigningKeys:
+    """What can be done with the keys."""
+
+    def __init__(
+        self,
+        db: Database,
+        secret: Secret,
+        audit: Audit,
+        bus: Bus,
+        *,
+        times: KeyTimes,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._db = db
+        self._secret = secret
+        self._audit = audit
+        self._bus = bus
+        self._times = times
+        self._clock = clock
+
+    def ready_time(self, key: SigningKey) -> datetime:
+        """From when on a key can be activated."""
+        return self._times.ready_time(key)
+
+    async def list_signing_keys(self) -> Sequence[SigningKey]:
+        """All keys that are not gone, newest first."""
+        async with self._db.read() as tx:
+            return await SigningKeyRows(tx).all(self._clock())
+
+    async def create_signing_key(self, actor: Actor = OPERATOR) -> SigningKey:
+        """Make a key and publish it; while one waits, that one."""
+        async with self._db.transaction() as tx:
+            for key in await self._locked(tx):
+                if key.state is KeyState.PUBLISHED:
+                    return key
+            created = await self._make(tx, actor)
+        self._hint()
+        return created
+
+    async def activate_signing_key(
+        self, kid: str, actor: Actor = OPERATOR, *, though_unready: bool = False
+    ) -> SigningKey:
+        """Sign with a key from now on, and retire the one that did so far.
+
+        Raises SigningKeyNotFound, SigningKeyTooYoung, SigningKeyRetired.
+        """
+        async with self._db.transaction() as tx:
+            keys = await self._locked(tx)
+            key = _found(keys, kid)
+            if key.state is KeyState.RETIRED:
+                raise SigningKeyRetired
+            if key.state is KeyState.ACTIVE:
+                return key
+            now = self._clock()
+            if now < self.ready_time(key) and not though_unready:
+                raise SigningKeyTooYoung(retry_after=self.ready_time(key) - now)
+            for other in keys:
+                if other.state is KeyState.ACTIVE:
+                    await SigningKeyRows(tx).retire(other.kid, now, self._times.expire_time(now))
+                    await self._record(tx, AuditType.SIGNING_KEY_RETIRED, actor, other, immediately="false")
+            activated = await self._activate(tx, key, now, actor)
+        self._hint()
+        return activated
+
+    async def retire_signing_key(
+        self, kid: str, actor: Actor = OPERATOR, *, immediately: bool = False
+    ) -> SigningKey | None:
+        """Take a key out of use that does not sign; None when it is gone at once: as was asked, or as it never signed.
+
+        Raises SigningKeyNotFound, SigningKeyActive.
+        """
+        async with self._db.transaction() as tx:
+            key = _found(await self._locked(tx), kid)
+            if key.state is KeyState.ACTIVE:
+                raise SigningKeyActive
+            if key.state is KeyState.RETIRED and not immediately:
+                return key
+            await SigningKeyRows(tx).delete(kid)
+            await self._record(tx, AuditType.SIGNING_KEY_RETIRED, actor, key, immediately=str(immediately).lower())
+        self._hint()
+        return None
+
+    async def make_first(self) -> None:
+        """Make a key and activate it, unless there is one that signs; any number of processes at once make one."""
+        async with self._db.transaction() as tx:
+            if any(key.state is KeyState.ACTIVE for key in await self._locked(tx)):
+                return
+            await self._activate(tx, await self._make(tx, OPERATOR), self._clock(), OPERATOR)
+        self._hint()
+
+    async def _locked(self, tx: AsyncConnection) -> Sequence[SigningKey]:
+        await SigningKeyRows(tx).lock()
+        return await SigningKeyRows(tx).all(self._clock())
+
+    async def _make(self, tx: AsyncConnection, actor: Actor) -> SigningKey:
+        private = Ed25519PrivateKey.generate()
+        raw = private.public_key().public_bytes_raw()
+        kid = thumbprint(raw)
+        sealed = self._secret.encrypt(private.private_bytes_raw(), kid)
+        key = SigningKey(kid, raw, sealed, self._clock(), None, None, None)
+        await SigningKeyRows(tx).add(key)
+        await self._record(tx, AuditType.SIGNING_KEY_CREATED, actor, key)
+        return key
+
+    async def _activate(self, tx: AsyncConnection, key: SigningKey, now: datetime, actor: Actor) -> SigningKey:
+        await SigningKeyRows(tx).activate(key.kid, now)
+        await self._record(tx, AuditType.SIGNING_KEY_ACTIVATED, actor, key)
+        return key._replace(activate_time=now)
+
+    async def _record(
+        self, tx: AsyncConnection, kind: AuditType, actor: Actor, key: SigningKey, **details: Any
+    ) -> None:
+        await self._audit.record(tx, kind, **actor._asdict(), kid=key.kid, **details)
+
+    def _hint(self) -> None:
+        self._bus.hint(BUS_TOPIC, int(self._clock().timestamp() * 1000))
+
+
+def thumbprint(public_key: bytes) -> str:
+    """The RFC 7638 thumbprint of an Ed25519 key: SHA-256 over its required members in lexical order, base64url."""
+    members = {"crv": "Ed25519", "kty": "OKP", "x": base64url.encode(public_key)}
+    return base64url.encode(sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest())
+
+
+def _found(keys: Sequence[SigningKey], kid: str) -> SigningKey:
+    for key in keys:
+        if key.kid == kid:
+            return key
+    raise SigningKeyNotFound
