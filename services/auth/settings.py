@@ -48,6 +48,7 @@ class AuthSettings(ServiceSettings):
     auth_deleted_user_days: int = Field(
         30, ge=1, le=3_650, description="Days from a user's deletion to its removal for good, with all that it owns."
     )
+    auth_password_min_length: int = Field(15, ge=8, le=64, description="Characters that a new password has at least.")
     auth_hash_slots: int = Field(2, ge=1, le=64, description="Passwords hashed at a time; each takes 19 MiB.")
     auth_hash_queue: int = Field(64, ge=1, le=10_000, description="Passwords that may wait to be hashed.")
 

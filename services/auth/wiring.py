@@ -13,8 +13,11 @@ from services.auth.domain.audit import Audit
 from services.auth.domain.audit_log import AuditLog
 from services.auth.domain.chores import Chores
 from services.auth.domain.email_codes import EmailCodes
+from services.auth.domain.email_verification import EmailVerifications
 from services.auth.domain.key_ring import KeyRing
 from services.auth.domain.mailings import LinkTemplates, Mailings
+from services.auth.domain.password_reset import PasswordResets
+from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import open_passwords
 from services.auth.domain.purge import Purge
 from services.auth.domain.refusals import Refusals
@@ -36,6 +39,7 @@ from services.auth.jobs import (
 )
 from services.auth.servicer.accounts import AccountRpcs
 from services.auth.servicer.audit import AuditRpcs
+from services.auth.servicer.codes import CodeRpcs
 from services.auth.servicer.pending import Pending
 from services.auth.servicer.service_accounts import ServiceAccountRpcs
 from services.auth.servicer.sessions import SessionRpcs
@@ -82,6 +86,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 life=settings.access_token_life,
                 clock=utc_now,
             )
+            rules = PasswordRules(passwords, min_length=settings.auth_password_min_length)
             throttle = Throttle(db, utc_now)
             revoker = Revoker(
                 partial(revocations.publish, TOPIC),
@@ -96,9 +101,13 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             refusals = Refusals(db)
             identity = await background.enter_async_context(_identity(settings, ring, watch, refusals))
             await background.enter_async_context(_running(built_in.ensure()))
+            codes = EmailCodes(utc_now)
+            resets = PasswordResets(db, codes, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
+            verifications = EmailVerifications(db, codes, throttle, audit, JobQueue(), utc_now)
             auth_service = (
                 AccountRpcs(accounts),
                 SessionRpcs(sign_ins),
+                CodeRpcs(resets, verifications),
                 TokenRpcs(ring, watch, service_accounts, refusals),
                 Pending(),
             )
