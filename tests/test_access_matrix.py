@@ -24,7 +24,7 @@ MEANING = {
     "no-agent": (grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"),
     "no-file": (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND"),
     "no-session": (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
-    "no-member": (grpc.StatusCode.PERMISSION_DENIED, "NOT_A_MEMBER"),
+    "no-member": (grpc.StatusCode.FAILED_PRECONDITION, "NOT_A_MEMBER"),
     "no-code": (grpc.StatusCode.INVALID_ARGUMENT, "CODE_INVALID"),
 }
 
@@ -82,7 +82,7 @@ chat.ChatService/CreateRoom                 unknown    ok         ok          re
 chat.ChatService/GetRoom                    unknown    ok         ok          refused    refused    ok
 chat.ChatService/ListRooms                  unknown    ok         ok          refused    refused    ok
 chat.ChatService/JoinRoom                   unknown    ok         ok          refused    refused    ok
-chat.ChatService/LeaveRoom                  unknown    ok         ok          refused    refused    ok
+chat.ChatService/LeaveRoom                  unknown    ok         no-member   refused    refused    no-member
 chat.ChatService/ListMembers                unknown    ok         no-member   refused    refused    no-member
 chat.ChatService/SendMessage                unknown    ok         no-member   refused    refused    no-member
 chat.ChatService/ListMessages               unknown    ok         no-member   refused    refused    no-member

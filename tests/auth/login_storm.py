@@ -1,7 +1,7 @@
 """`python -m tests.auth.login_storm <address> <password> <email>…`: a login of each address, all at once.
 
-It says `ready` when it is connected, begins when it gets a line, and says at the end, as JSON, how often each status came
-and whether it told when to retry.
+It says `ready` when it is connected, begins when it gets a line, and says at the end, as JSON, how often each status
+came and whether it told when to retry.
 """
 
 import asyncio
