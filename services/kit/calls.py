@@ -20,7 +20,7 @@ from parley.common.v1 import access_pb2
 from services.kit.access import Caller
 from services.kit.errors import DomainError, TokenExpired, TokenInvalid, TokenMissing
 from services.kit.identity import Identity
-from services.kit.ids import uuid7
+from services.kit.ids import uuid7_hex
 from services.kit.inflight import InFlight
 from services.kit.origin import Origin, origin_of
 
@@ -118,7 +118,7 @@ class Call:
         if self._request_id is None:
             given = next((value for key, value in self.metadata if key == "x-request-id"), "")
             usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
-            self._request_id = given if usable else uuid7().hex
+            self._request_id = given if usable else uuid7_hex()
         return self._request_id
 
     @property

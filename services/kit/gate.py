@@ -7,8 +7,8 @@ from services.kit.access import Caller, bearer_token
 from services.kit.calls import PUBLIC, Call, CallPolicy, access_of, may_call
 from services.kit.errors import AccessDenied
 from services.kit.faults import describe_fault
-from services.kit.identity import Refusal
 from services.kit.ids import utc_now, uuid7
+from services.kit.refusals import Refusal
 
 log = structlog.get_logger()
 

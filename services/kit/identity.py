@@ -3,29 +3,21 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from uuid import UUID
 
+import grpc
+
+from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from services.kit import base64url
 from services.kit.access import TokenVerifier
 from services.kit.jwks import open_remote_keys
-from services.kit.origin import Origin
-from services.kit.revocations import RevokedSessions
+from services.kit.outgoing import CHANNEL_OPTIONS, open_channel
+from services.kit.refusals import Refusal, telling_refusals
+from services.kit.revocations import RevokedSessions, following_revocations
 from services.kit.secret_files import read_or_make_secret
+from services.kit.service_tokens import open_service_tokens
 from services.kit.settings import ServiceSettings
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A call that its caller may not make."""
-
-    id: UUID
-    create_time: datetime
-    method: str
-    """Its full name, such as `parley.agent.v1.AgentService/GetAgent`."""
-    subject_id: UUID
-    session_id: UUID
-    origin: Origin
+__all__ = ["Identity", "Refusal", "open_identity", "service_secret"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class Identity:
 
     verifier: TokenVerifier
     revoked: RevokedSessions
-    """The same that the verifier has: its open streams end when a session is added."""
+    """The same that the verifier has: open streams end when their session is added."""
     is_ready: Callable[[], bool]
     """Whether tokens can be verified."""
     on_refusal: Callable[[Refusal], None]
@@ -49,13 +41,28 @@ def service_secret(settings: ServiceSettings, name: str) -> str:
 
 
 @asynccontextmanager
-async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[Identity]:  # noqa: ARG001  # soon
-    """The identity of a service that asks auth."""
-    revoked = RevokedSessions()
-    async with open_remote_keys(settings.auth_address) as keys:
-        yield Identity(
-            TokenVerifier(keys, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked),
-            revoked,
-            is_ready=lambda: True,
-            on_refusal=lambda _: None,
-        )
+async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[Identity]:
+    """The identity of a service that asks auth: for keys, for revoked sessions, and to take down what it refuses.
+
+    It is ready once it knows which sessions were revoked; until then each token is answered with DependencyUnavailable.
+    While auth is away afterwards, tokens whose key is known stay good up to their expiry.
+    """
+    revoked = RevokedSessions(is_complete=False)
+    # Both channels share one connection: gRPC keeps one for each target.
+    async with grpc.aio.insecure_channel(settings.auth_address, options=CHANNEL_OPTIONS) as anonymous:
+        public = auth_grpc.AuthServiceStub(anonymous)
+        async with (
+            open_remote_keys(public) as keys,
+            open_service_tokens(public, name, service_secret(settings, name)) as tokens,
+            open_channel(settings.auth_address, identity=tokens) as channel,
+        ):
+            auth = auth_grpc.AuthServiceStub(channel)
+            async with telling_refusals(auth) as reporter, following_revocations(auth, revoked):
+                yield Identity(
+                    TokenVerifier(
+                        keys, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked
+                    ),
+                    revoked,
+                    is_ready=lambda: revoked.is_complete,
+                    on_refusal=reporter.take,
+                )

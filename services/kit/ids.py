@@ -16,7 +16,17 @@ def utc_now() -> datetime:
 
 
 def uuid7() -> UUID:
-    """A new UUIDv7 (RFC 9562 §5.7): sorts by time of creation, strictly within one process.
+    """A new UUIDv7 (RFC 9562 §5.7): sorts by time of creation, strictly within one process."""
+    return UUID(int=_uuid7())
+
+
+def uuid7_hex() -> str:
+    """The 32 digits of a new UUIDv7, in half the time."""
+    return f"{_uuid7():032x}"
+
+
+def _uuid7() -> int:
+    """The number of a new UUIDv7.
 
     The twelve bits after the milliseconds are a fraction of a millisecond (method 3 of §6.2), counted on when two ids
     would be equal or the clock steps back.
@@ -26,4 +36,4 @@ def uuid7() -> UUID:
     with _lock:
         _last = ticks = max(ticks, _last + 1)
     tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
-    return UUID(int=(ticks >> 12) << 80 | 0x7 << 76 | (ticks & 0xFFF) << 64 | 0b10 << 62 | tail)
+    return (ticks >> 12) << 80 | 0x7 << 76 | (ticks & 0xFFF) << 64 | 0b10 << 62 | tail

@@ -20,14 +20,6 @@ log = structlog.get_logger()
 REFETCH_INTERVAL = 2.0
 FIRST_FETCH_INTERVAL = 0.3
 FETCH_TIMEOUT = 3.0
-# By default gRPC waits up to two minutes before it tries again to reach a server that was away.
-CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-)
 
 
 class RemoteKeys:
@@ -39,13 +31,14 @@ class RemoteKeys:
     def __init__(self, auth: auth_grpc.AuthServiceStub) -> None:
         self._auth = auth
         self._keys: dict[str, Ed25519PublicKey] = {}
+        self._is_away = True
         self._ask_again_at = float("-inf")
         self._fresh_until = float("-inf")
         self._lock = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
-        """The key of this `kid`. Raises DependencyUnavailable while no keys could be had from auth yet."""
+        """The key of this `kid`. Raises DependencyUnavailable if it is not known and auth could not be asked for it."""
         now = time.monotonic()
         if (key := self._keys.get(kid)) is not None:
             if now >= self._fresh_until and now >= self._ask_again_at and self._refreshing is None:
@@ -55,9 +48,10 @@ class RemoteKeys:
             return key
         if now >= self._ask_again_at:
             await self._fetch()
-        if not self._keys:
+        key = self._keys.get(kid)
+        if key is None and self._is_away:
             raise DependencyUnavailable
-        return self._keys.get(kid)
+        return key
 
     async def close(self) -> None:
         """Ask no more."""
@@ -79,20 +73,21 @@ class RemoteKeys:
                 answer = await self._auth.GetJwks(auth_pb2.GetJwksRequest(), timeout=FETCH_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 log.warning("keys of auth not reachable", code=error.code().name)
+                self._is_away = True
                 self._ask_again_at = time.monotonic() + (REFETCH_INTERVAL if self._keys else FIRST_FETCH_INTERVAL)
                 return
             self._keys = {key.kid: Ed25519PublicKey.from_public_bytes(base64url.decode(key.x)) for key in answer.keys}
+            self._is_away = False
             now = time.monotonic()
             self._ask_again_at = now + REFETCH_INTERVAL
             self._fresh_until = now + answer.max_age.ToTimedelta().total_seconds()
 
 
 @asynccontextmanager
-async def open_remote_keys(auth_address: str) -> AsyncIterator[RemoteKeys]:
-    """The keys of the auth service at this gRPC target."""
-    async with grpc.aio.insecure_channel(auth_address, options=CHANNEL_OPTIONS) as channel:
-        keys = RemoteKeys(auth_grpc.AuthServiceStub(channel))
-        try:
-            yield keys
-        finally:
-            await keys.close()
+async def open_remote_keys(auth: auth_grpc.AuthServiceStub) -> AsyncIterator[RemoteKeys]:
+    """The keys of an auth service."""
+    keys = RemoteKeys(auth)
+    try:
+        yield keys
+    finally:
+        await keys.close()

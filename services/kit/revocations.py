@@ -1,9 +1,28 @@
 """Sessions that ended before their access tokens expire, as a service that accepts tokens knows them."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from uuid import UUID
+
+import grpc
+import structlog
+
+from parley.auth.v1 import auth_service_pb2 as auth_pb2
+from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from services.kit.faults import describe_fault
+from services.kit.outage import Outage
+from services.kit.status import reason_in
+
+log = structlog.get_logger()
+
+FIRST_RETRY = 0.2
+LAST_RETRY = 1.0
+# Auth says every 2 seconds that nothing has happened.
+SILENCE_SECONDS = 5.0
+CURSOR_INVALID = "CURSOR_INVALID"
 
 
 class RevokedSessions:
@@ -52,3 +71,77 @@ class RevokedSessions:
             until, session_id = heappop(self._next)
             if self._until.get(session_id) == until:  # and not a later one, which stands further back
                 del self._until[session_id]
+
+
+class RevocationFollower:
+    """Keeps RevokedSessions up to date from auth's WatchRevocations, in all that goes wrong with the connection.
+
+    They are complete when it has caught up for the first time, and stay so: while auth is away afterwards, tokens at
+    hand stay good until they expire, because otherwise every restart of auth would stop all services. What was revoked
+    in the meantime takes effect within a second of auth's return.
+    """
+
+    def __init__(self, auth: auth_grpc.AuthServiceStub, revoked: RevokedSessions) -> None:
+        self._auth = auth
+        self._revoked = revoked
+        self._cursor = 0
+        self._pause = FIRST_RETRY
+        self._away = Outage(
+            "auth does not tell which sessions are revoked", "auth tells again which sessions are revoked"
+        )
+
+    async def follow_for_ever(self) -> None:
+        """Follow from the cursor, again and again."""
+        while True:
+            try:
+                await self._follow()
+                self._away.goes_on(code="OK")
+            except grpc.aio.AioRpcError as error:
+                if reason_in(error.trailing_metadata()) == CURSOR_INVALID:
+                    self._cursor = 0  # Auth has another database than it had.
+                self._away.goes_on(code=error.code().name)
+            except TimeoutError:
+                self._away.goes_on(code="silent")
+            except Exception as error:  # noqa: BLE001  # it must go on: nobody else hears of revoked sessions
+                log.error("revocations not understood", fault=describe_fault(error))  # noqa: TRY400  # as all faults
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, LAST_RETRY)
+
+    async def _follow(self) -> None:
+        """Follow until the stream ends or falls silent."""
+        request = auth_pb2.WatchRevocationsRequest(after_sequence=self._cursor)
+        call = self._auth.WatchRevocations(request)
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    response = await call.read()
+                if not isinstance(response, auth_pb2.WatchRevocationsResponse):
+                    return  # the end of the stream
+                self._take(response)
+        finally:
+            call.cancel()
+
+    def _take(self, response: auth_pb2.WatchRevocationsResponse) -> None:
+        for revocation in response.revocations:
+            sessions = [UUID(session_id) for session_id in revocation.session_ids]
+            self._revoked.add(sessions, revocation.expire_time.ToNanoseconds() / 1e9)
+            self._cursor = revocation.sequence
+        match response.WhichOneof("notice"):
+            case "caught_up":
+                self._cursor = response.caught_up.sequence
+                self._revoked.is_complete = True
+                self._pause = FIRST_RETRY
+                self._away.is_over()
+            case "gap":  # What is no longer kept concerns no token that is still good.
+                self._cursor = response.gap.last_sequence
+
+
+@asynccontextmanager
+async def following_revocations(auth: auth_grpc.AuthServiceStub, revoked: RevokedSessions) -> AsyncIterator[None]:
+    """Keep `revoked` up to date for the time of the block."""
+    task = asyncio.create_task(RevocationFollower(auth, revoked).follow_for_ever(), name="follow-revocations")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

@@ -1,6 +1,6 @@
 """From the domain's failures to `google.rpc.Status`: the only code that knows gRPC's codes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -51,6 +51,17 @@ def to_rpc_status(error: errors.DomainError) -> status_pb2.Status:
 def to_stream_status(error: errors.DomainError) -> parley_status_pb2.Status:
     """The same, for a failure that is reported inside a stream that goes on."""
     return parley_status_pb2.Status.FromString(to_rpc_status(error).SerializeToString())
+
+
+def reason_in(trailers: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The reason that a call of ours has failed for, by the metadata at its end; empty if it does not say."""
+    for key, value in trailers or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            info = details_pb2.ErrorInfo()
+            for packed in status_pb2.Status.FromString(value).details:
+                if packed.Unpack(info):
+                    return str(info.reason)
+    return ""
 
 
 def _details(error: errors.DomainError) -> Iterator[Message]:

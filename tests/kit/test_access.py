@@ -28,6 +28,7 @@ from services.kit.calls import Registration, may_call
 from services.kit.errors import DependencyUnavailable, TokenExpired, TokenInvalid, TokenMissing
 from services.kit.ids import uuid7
 from services.kit.jwks import open_remote_keys
+from services.kit.outgoing import CHANNEL_OPTIONS
 from services.kit.server import Service, running
 from tests.kit.conftest import KINDS, Start, call_of_kind, service_of, service_settings
 from tests.support import AUDIENCE, ISSUER, KID, TestKeys, bearer, raises_status
@@ -244,7 +245,10 @@ class FakeAuth:
 
 @asynccontextmanager
 async def verifying(address: str) -> AsyncIterator[TokenVerifier]:
-    async with open_remote_keys(address) as keys:
+    async with (
+        grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
+        open_remote_keys(auth_grpc.AuthServiceStub(channel)) as keys,
+    ):
         yield TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
 
 
