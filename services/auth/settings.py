@@ -45,6 +45,9 @@ class AuthSettings(ServiceSettings):
         " PARLEY_SERVICE_SECRET. By default in files of the data folder.",
     )
     auth_session_days: int = Field(30, ge=1, le=400, description="Days that a session lives without a refresh.")
+    auth_session_max_days: int = Field(
+        365, ge=1, le=3_650, description="Days that a session lives at most, however often it is refreshed."
+    )
     auth_deleted_user_days: int = Field(
         30, ge=1, le=3_650, description="Days from a user's deletion to its removal for good, with all that it owns."
     )
@@ -71,9 +74,14 @@ class AuthSettings(ServiceSettings):
         return {name.strip(): secret for name, _, secret in (entry.partition("=") for entry in entries)}
 
     @property
-    def session_life(self) -> timedelta:
+    def session_idle(self) -> timedelta:
         """How long a session lives without a refresh."""
         return timedelta(days=self.auth_session_days)
+
+    @property
+    def session_longest(self) -> timedelta:
+        """How long a session lives with any number of them."""
+        return timedelta(days=self.auth_session_max_days)
 
     @property
     def deleted_user_kept(self) -> timedelta:

@@ -16,6 +16,7 @@ from services.auth.domain.email_codes import EmailCodes
 from services.auth.domain.email_verification import EmailVerifications
 from services.auth.domain.key_ring import KeyRing
 from services.auth.domain.mailings import LinkTemplates, Mailings
+from services.auth.domain.own_sessions import OwnSessions
 from services.auth.domain.password_reset import PasswordResets
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import open_passwords
@@ -24,7 +25,7 @@ from services.auth.domain.refusals import Refusals
 from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
 from services.auth.domain.secret import Secret
 from services.auth.domain.service_accounts import BUILT_IN, BuiltInAccounts, ServiceAccounts
-from services.auth.domain.sessions import SignIns
+from services.auth.domain.sessions import SessionLife, SignIns
 from services.auth.domain.signing import TokenIssuer, longest_token_life
 from services.auth.domain.signing_keys import KeyTimes, SigningKeys
 from services.auth.domain.throttle import Throttle
@@ -94,7 +95,9 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 clock=utc_now,
             )
             accounts = Accounts(db, passwords, JobQueue(), utc_now)
-            sign_ins = SignIns(db, passwords, issuer, secret, session_life=settings.session_life, clock=utc_now)
+            life = SessionLife(settings.session_idle, settings.session_longest)
+            sign_ins = SignIns(db, passwords, throttle, issuer, secret, revoker, audit, life=life, clock=utc_now)
+            own_sessions = OwnSessions(db, revoker, audit, utc_now)
             service_accounts = ServiceAccounts(db, issuer, revoker, throttle, audit, utc_now)
             built_in = BuiltInAccounts(db, service_accounts, _built_in_secrets(settings))
             watch = RevocationWatch(db, revocations)
@@ -106,7 +109,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             verifications = EmailVerifications(db, codes, throttle, audit, JobQueue(), utc_now)
             auth_service = (
                 AccountRpcs(accounts),
-                SessionRpcs(sign_ins),
+                SessionRpcs(sign_ins, own_sessions),
                 CodeRpcs(resets, verifications),
                 TokenRpcs(ring, watch, service_accounts, refusals),
                 Pending(),

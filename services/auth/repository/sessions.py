@@ -4,14 +4,24 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.models.sessions import RefreshToken, RefreshTokenTable, Session, SessionTable
+from services.kit.listing import NewestFirst
+from services.kit.origin import Origin
+from services.kit.pages import Page, PageRequest
 
 _SESSION = tuple(SessionTable.__table__.columns[name] for name in Session._fields)
 _TOKEN = tuple(RefreshTokenTable.__table__.columns[name] for name in RefreshToken._fields)
+_LIST = NewestFirst(
+    Session._make,
+    [getattr(SessionTable, name) for name in Session._fields],
+    SessionTable.user_id == bindparam("user_id"),
+    SessionTable.revoke_time.is_(None),
+    SessionTable.expire_time > bindparam("now"),
+)
 
 
 class Sessions:
@@ -61,21 +71,37 @@ class Sessions:
             .values(exchange_time=now, request_id=request_id)
         )
 
-    async def extend(self, session_id: UUID, expire_time: datetime) -> None:
-        """Set when a session expires."""
-        await self._tx.execute(
-            update(SessionTable).where(SessionTable.id == session_id).values(expire_time=expire_time)
-        )
+    async def use(self, session_id: UUID, expire_time: datetime, origin: Origin, now: datetime) -> Session:
+        """Take down that a session is used, from where, and until when it lives then."""
+        values = {"expire_time": expire_time, "last_use_time": now, **origin._asdict()}
+        statement = update(SessionTable).where(SessionTable.id == session_id).values(values).returning(*_SESSION)
+        return Session(*(await self._tx.execute(statement)).one())
+
+    async def list_live(self, user_id: UUID, page: PageRequest, now: datetime) -> Page[Session]:
+        """A page of a user's sessions that have neither ended nor expired, newest first."""
+        return await _LIST.page(self._tx, page, user_id=user_id, now=now)
 
     async def end(
         self, user_id: UUID, now: datetime, *, only: UUID | None = None, but: UUID | None = None
     ) -> Sequence[UUID]:
-        """End a user's sessions, `only` one, or all `but` one; those that had not ended yet."""
-        statement = update(SessionTable).where(SessionTable.user_id == user_id, SessionTable.revoke_time.is_(None))
+        """End a user's sessions, `only` one, or all `but` one; those that had neither ended nor expired yet."""
+        statement = update(SessionTable).where(*_live(user_id, now))
         if only is not None:
             statement = statement.where(SessionTable.id == only)
         if but is not None:
             statement = statement.where(SessionTable.id != but)
+        ended = await self._tx.execute(statement.values(revoke_time=now).returning(SessionTable.id))
+        return ended.scalars().all()
+
+    async def end_least_used(self, user_id: UUID, now: datetime, *, kept: int) -> Sequence[UUID]:
+        """End a user's live sessions but for so many that were used last; which."""
+        surplus = (
+            select(SessionTable.id)
+            .where(*_live(user_id, now))
+            .order_by(SessionTable.last_use_time.desc(), SessionTable.id.desc())
+            .offset(kept)
+        )
+        statement = update(SessionTable).where(SessionTable.id.in_(surplus), SessionTable.revoke_time.is_(None))
         ended = await self._tx.execute(statement.values(revoke_time=now).returning(SessionTable.id))
         return ended.scalars().all()
 
@@ -87,3 +113,7 @@ class Sessions:
     async def delete_expired(self, before: datetime) -> int:
         """Remove sessions that expired before a time, and their tokens; how many."""
         return (await self._tx.execute(delete(SessionTable).where(SessionTable.expire_time < before))).rowcount
+
+
+def _live(user_id: UUID, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return SessionTable.user_id == user_id, SessionTable.revoke_time.is_(None), SessionTable.expire_time > now

@@ -62,6 +62,10 @@ class Users:
         )
         return User(*(await self._tx.execute(statement)).one())
 
+    async def set_password_hash(self, user_id: UUID, password_hash: str) -> None:
+        """Store another hash of the same password, which changes nothing about the user."""
+        await self._tx.execute(update(UserTable).where(UserTable.id == user_id).values(password_hash=password_hash))
+
     async def with_session(self, user_id: UUID, session_id: UUID, now: datetime) -> tuple[User | None, bool]:
         """The user with this id, and whether the session is the user's and has neither ended nor expired."""
         found = await _WITH_SESSION.first(self._tx, {"user_id": user_id, "session_id": session_id, "now": now})
