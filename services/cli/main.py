@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from services.cli.demo import demo
+from services.cli.keys import keys
 
 app = typer.Typer(
     name="parley",
@@ -81,6 +82,7 @@ def migrate() -> None:
 
 
 app.command()(demo)
+app.add_typer(keys)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -84,16 +83,15 @@ class SigningKeys:
     async def create_signing_key(self, actor: Actor = OPERATOR) -> SigningKey:
         """Make a key and publish it; while one waits, that one."""
         async with self._db.transaction() as tx:
-            for key in await self._locked(tx):
+            keys = await self._locked(tx)
+            for key in keys:
                 if key.state is KeyState.PUBLISHED:
                     return key
-            created = await self._make(tx, actor)
+            created = await self._make(tx, keys, actor)
         self._hint()
         return created
 
-    async def activate_signing_key(
-        self, kid: str, actor: Actor = OPERATOR, *, though_unready: bool = False
-    ) -> SigningKey:
+    async def activate_signing_key(self, kid: str, actor: Actor = OPERATOR) -> SigningKey:
         """Sign with a key from now on, and retire the one that did so far.
 
         Raises SigningKeyNotFound, SigningKeyTooYoung, SigningKeyRetired.
@@ -106,13 +104,13 @@ class SigningKeys:
             if key.state is KeyState.ACTIVE:
                 return key
             now = self._clock()
-            if now < self.ready_time(key) and not though_unready:
+            if now < self.ready_time(key):
                 raise SigningKeyTooYoung(retry_after=self.ready_time(key) - now)
             for other in keys:
                 if other.state is KeyState.ACTIVE:
                     await SigningKeyRows(tx).retire(other.kid, now, self._times.expire_time(now))
-                    await self._record(tx, AuditType.SIGNING_KEY_RETIRED, actor, other, immediately="false")
-            activated = await self._activate(tx, key, now, actor)
+                    await self._record_retired(tx, actor, other, immediately=False)
+            activated = await self._activate(tx, key, actor)
         self._hint()
         return activated
 
@@ -130,41 +128,65 @@ class SigningKeys:
             if key.state is KeyState.RETIRED and not immediately:
                 return key
             await SigningKeyRows(tx).delete(kid)
-            await self._record(tx, AuditType.SIGNING_KEY_RETIRED, actor, key, immediately=str(immediately).lower())
+            await self._record_retired(tx, actor, key, immediately=immediately)
         self._hint()
         return None
+
+    async def replace_signing_keys(self, actor: Actor = OPERATOR) -> SigningKey:
+        """Sign with a new key at once, and let all others be gone: for when somebody else may have one.
+
+        All tokens that were given out so far are refused as soon as the verifiers have asked for the keys again.
+        """
+        async with self._db.transaction() as tx:
+            keys = await self._locked(tx)
+            created = await self._make(tx, keys, actor)
+            for key in keys:
+                await SigningKeyRows(tx).delete(key.kid)
+                await self._record_retired(tx, actor, key, immediately=True)
+            activated = await self._activate(tx, created, actor)
+        self._hint()
+        return activated
 
     async def make_first(self) -> None:
         """Make a key and activate it, unless there is one that signs; any number of processes at once make one."""
         async with self._db.transaction() as tx:
-            if any(key.state is KeyState.ACTIVE for key in await self._locked(tx)):
+            keys = await self._locked(tx)
+            if any(key.state is KeyState.ACTIVE for key in keys):
                 return
-            await self._activate(tx, await self._make(tx, OPERATOR), self._clock(), OPERATOR)
+            await self._activate(tx, await self._make(tx, keys, OPERATOR), OPERATOR)
         self._hint()
 
     async def _locked(self, tx: AsyncConnection) -> Sequence[SigningKey]:
         await SigningKeyRows(tx).lock()
         return await SigningKeyRows(tx).all(self._clock())
 
-    async def _make(self, tx: AsyncConnection, actor: Actor) -> SigningKey:
+    async def _make(self, tx: AsyncConnection, others: Sequence[SigningKey], actor: Actor) -> SigningKey:
+        for other in others:
+            # Whoever has another secret than the processes of auth would make a key that none of them can sign with.
+            self._secret.decrypt(other.private_key, other.kid)
         private = Ed25519PrivateKey.generate()
         raw = private.public_key().public_bytes_raw()
         kid = thumbprint(raw)
         sealed = self._secret.encrypt(private.private_bytes_raw(), kid)
         key = SigningKey(kid, raw, sealed, self._clock(), None, None, None)
         await SigningKeyRows(tx).add(key)
-        await self._record(tx, AuditType.SIGNING_KEY_CREATED, actor, key)
+        await self._audit.record(tx, AuditType.SIGNING_KEY_CREATED, **actor._asdict(), kid=kid)
         return key
 
-    async def _activate(self, tx: AsyncConnection, key: SigningKey, now: datetime, actor: Actor) -> SigningKey:
+    async def _activate(self, tx: AsyncConnection, key: SigningKey, actor: Actor) -> SigningKey:
+        now = self._clock()
         await SigningKeyRows(tx).activate(key.kid, now)
-        await self._record(tx, AuditType.SIGNING_KEY_ACTIVATED, actor, key)
+        await self._audit.record(tx, AuditType.SIGNING_KEY_ACTIVATED, **actor._asdict(), kid=key.kid)
         return key._replace(activate_time=now)
 
-    async def _record(
-        self, tx: AsyncConnection, kind: AuditType, actor: Actor, key: SigningKey, **details: Any
-    ) -> None:
-        await self._audit.record(tx, kind, **actor._asdict(), kid=key.kid, **details)
+    async def _record_retired(self, tx: AsyncConnection, actor: Actor, key: SigningKey, *, immediately: bool) -> None:
+        await self._audit.record(
+            tx,
+            AuditType.SIGNING_KEY_RETIRED,
+            **actor._asdict(),
+            kid=key.kid,
+            immediately=str(immediately).lower(),
+        )
 
     def _hint(self) -> None:
         self._bus.hint(BUS_TOPIC, int(self._clock().timestamp() * 1000))
