@@ -9,6 +9,7 @@ from typing import Any
 from parley.auth.v1 import auth_service_pb2, user_service_pb2
 from services.auth.domain.accounts import Accounts
 from services.auth.domain.administration import Administration
+from services.auth.domain.admins import Admins
 from services.auth.domain.audit import Audit
 from services.auth.domain.audit_log import AuditLog
 from services.auth.domain.chores import Chores
@@ -155,6 +156,24 @@ async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Jo
 
 
 @asynccontextmanager
+async def open_administration(settings: AuthSettings) -> AsyncIterator[Admins]:
+    """What an operator decides about administrators beside the running service, once the database is there."""
+    with open_passwords(slots=1, queue=1) as passwords:
+        async with Database.open(settings, role="auth") as db:
+            await db.wait_ready()
+            yield Admins(
+                db,
+                passwords,
+                PasswordRules(passwords, min_length=settings.auth_password_min_length),
+                # Nobody here is told at once: the services look every second.
+                Revoker(lambda _: None, token_life=longest_token_life(settings.access_token_life), clock=utc_now),
+                Audit(utc_now),
+                JobQueue(),
+                utc_now,
+            )
+
+
+@asynccontextmanager
 async def open_signing_keys(settings: AuthSettings) -> AsyncIterator[SigningKeys]:
     """What an operator does with the keys beside the running service, once the database is there."""
     secret = _secret(settings)
@@ -186,6 +205,7 @@ async def _identity(
     """Auth as one who accepts tokens: it has keys, revocations and the audit log at hand where others ask for them."""
     revoked = RevokedSessions(is_complete=False)
     verifier = TokenVerifier(ring, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked)
+    ring.on_gone = verifier.forget_all
     async with _running(watch.follow_into(revoked)), _running(refusals.record_for_ever()):
         yield Identity(verifier, revoked, is_ready=lambda: revoked.is_complete, on_refusal=refusals.note)
 

@@ -9,6 +9,7 @@ import typer
 
 from services.cli.demo import demo
 from services.cli.keys import keys
+from services.cli.user import user
 
 app = typer.Typer(
     name="parley",
@@ -83,6 +84,7 @@ def migrate() -> None:
 
 app.command()(demo)
 app.add_typer(keys)
+app.add_typer(user)
 
 
 def main() -> None:

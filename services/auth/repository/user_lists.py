@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, delete, exc, select
+from sqlalchemy import ColumnElement, case, delete, exc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.models.sessions import SessionTable
@@ -52,6 +52,11 @@ class UserLists:
     async def list_newest_first(self, page: PageRequest, conditions: Sequence[ColumnElement[bool]]) -> Page[User]:
         """A page of the users that meet conditions, newest first, and how many there are in all, at one moment."""
         return await _LIST.page(self._tx, page, *conditions)
+
+    async def count_active_admins(self) -> int:
+        """How many administrators are active."""
+        statement = select(func.count()).where(UserTable.is_admin, _STATE == UserState.ACTIVE)
+        return (await self._tx.execute(statement)).scalar_one()
 
     async def lock(self, user_ids: Sequence[UUID]) -> None:
         """Let nobody else change these users until the transaction ends. Any two who do this do it in one order."""
