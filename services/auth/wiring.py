@@ -18,6 +18,7 @@ from services.auth.domain.email_verification import EmailVerifications
 from services.auth.domain.key_ring import KeyRing
 from services.auth.domain.mailings import LinkTemplates, Mailings
 from services.auth.domain.own_sessions import OwnSessions
+from services.auth.domain.password_change import PasswordChanges
 from services.auth.domain.password_reset import PasswordResets
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import open_passwords
@@ -95,7 +96,8 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 token_life=longest_token_life(settings.access_token_life),
                 clock=utc_now,
             )
-            accounts = Accounts(db, passwords, JobQueue(), utc_now)
+            accounts = Accounts(db, rules, passwords, audit, JobQueue(), utc_now)
+            changes = PasswordChanges(db, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
             life = SessionLife(settings.session_idle, settings.session_longest)
             sign_ins = SignIns(db, passwords, throttle, issuer, secret, revoker, audit, life=life, clock=utc_now)
             own_sessions = OwnSessions(db, revoker, audit, utc_now)
@@ -109,7 +111,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             resets = PasswordResets(db, codes, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
             verifications = EmailVerifications(db, codes, throttle, audit, JobQueue(), utc_now)
             auth_service = (
-                AccountRpcs(accounts),
+                AccountRpcs(accounts, changes),
                 SessionRpcs(sign_ins, own_sessions),
                 CodeRpcs(resets, verifications),
                 TokenRpcs(ring, watch, service_accounts, refusals),

@@ -142,6 +142,11 @@ class TokenVerifier:
         _check_times(claims, time.time())
         return claims
 
+    def forget_all(self) -> None:
+        """Verify all tokens anew when they come next: a key is gone."""
+        self._remembered.clear()
+        self._of_session.clear()
+
     def _remember(self, token: str, caller: Caller) -> None:
         self._remembered[token] = caller
         self._of_session.setdefault(caller.session_id, set()).add(token)

@@ -57,11 +57,13 @@ async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[I
             open_channel(settings.auth_address, identity=tokens) as channel,
         ):
             auth = auth_grpc.AuthServiceStub(channel)
+            verifier = TokenVerifier(
+                keys, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked
+            )
+            keys.on_gone = verifier.forget_all
             async with telling_refusals(auth) as reporter, following_revocations(auth, revoked):
                 yield Identity(
-                    TokenVerifier(
-                        keys, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked
-                    ),
+                    verifier,
                     revoked,
                     is_ready=lambda: revoked.is_complete,
                     on_refusal=reporter.take,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -29,6 +29,8 @@ class RemoteKeys:
     """
 
     def __init__(self, auth: auth_grpc.AuthServiceStub) -> None:
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when a key is gone: what was verified with it is good no more."""
         self._auth = auth
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._is_away = True
@@ -53,6 +55,16 @@ class RemoteKeys:
             raise DependencyUnavailable
         return key
 
+    async def ask_for_ever(self) -> None:
+        """Ask again whenever the answer is too old, also when nobody asks for a key: one may be gone, or new."""
+        while True:
+            await asyncio.sleep(max(self._fresh_until, self._ask_again_at) - time.monotonic())
+            try:
+                await self._fetch()
+            except Exception as error:  # noqa: BLE001  # who does not ask again keeps a key for ever
+                self._ask_again_at = time.monotonic() + REFETCH_INTERVAL
+                log.warning("keys of auth not usable", fault=describe_fault(error))
+
     async def close(self) -> None:
         """Ask no more."""
         if self._refreshing is not None:
@@ -76,18 +88,24 @@ class RemoteKeys:
                 self._is_away = True
                 self._ask_again_at = time.monotonic() + (REFETCH_INTERVAL if self._keys else FIRST_FETCH_INTERVAL)
                 return
+            before = self._keys
             self._keys = {key.kid: Ed25519PublicKey.from_public_bytes(base64url.decode(key.x)) for key in answer.keys}
             self._is_away = False
             now = time.monotonic()
             self._ask_again_at = now + REFETCH_INTERVAL
             self._fresh_until = now + answer.max_age.ToTimedelta().total_seconds()
+            if before.keys() - self._keys.keys():
+                self.on_gone()
 
 
 @asynccontextmanager
 async def open_remote_keys(auth: auth_grpc.AuthServiceStub) -> AsyncIterator[RemoteKeys]:
     """The keys of an auth service."""
     keys = RemoteKeys(auth)
+    asking = asyncio.create_task(keys.ask_for_ever(), name="ask-for-keys")
     try:
         yield keys
     finally:
+        asking.cancel()
+        await asyncio.wait((asking,))
         await keys.close()

@@ -249,7 +249,9 @@ async def verifying(address: str) -> AsyncIterator[TokenVerifier]:
         grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
         open_remote_keys(auth_grpc.AuthServiceStub(channel)) as keys,
     ):
-        yield TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+        verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+        keys.on_gone = verifier.forget_all
+        yield verifier
 
 
 async def test_the_keys_of_auth_are_fetched_once_for_all_who_wait_for_them() -> None:
@@ -304,6 +306,23 @@ async def test_a_key_that_auth_no_longer_gives_is_soon_refused(monkeypatch: pyte
 
         with pytest.raises(TokenInvalid):
             await asyncio.wait_for(use_it_on_and_on(), 5)
+
+
+async def test_a_token_of_a_key_that_is_gone_is_refused_also_when_it_was_good_before() -> None:
+    auth = FakeAuth()
+    auth.max_age = 0.05
+    auth.keys["old"] = Ed25519PrivateKey.generate()
+    async with auth.serving() as address, verifying(address) as verifier:
+        old = auth.token("old")
+        await verifier.verify(old)
+        del auth.keys["old"]
+
+        async def use_it_on_and_on() -> None:
+            while verifier.recall(old) or await verifier.verify(old):
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(TokenInvalid):
+            await asyncio.wait_for(use_it_on_and_on(), jwks.REFETCH_INTERVAL + 5)
 
 
 async def test_an_auth_that_hangs_holds_up_nobody_whose_key_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ class KeyRing:
     """The keys in the database, read again every few seconds, at a hint, and for a `kid` that is not known."""
 
     def __init__(self, keys: SigningKeys, secret: Secret, *, jwks: timedelta, clock: Callable[[], datetime]) -> None:
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when a key is gone: what was verified with it is good no more."""
         self._source = keys
         self._secret = secret
         self._jwks = jwks
@@ -92,10 +94,12 @@ class KeyRing:
         async with self._lock:
             if self._read_at >= not_before:
                 return
-            now = time.monotonic()
+            now, before = time.monotonic(), self._public
             self._keys = await self._source.list_signing_keys()
             self._public = {key.kid: Ed25519PublicKey.from_public_bytes(key.public_key) for key in self._keys}
             self._read_at = now
+            if before.keys() - self._public.keys():
+                self.on_gone()
 
     def _active(self) -> SigningKey | None:
         return next((key for key in self._keys if key.state is KeyState.ACTIVE), None)
