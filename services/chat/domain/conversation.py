@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.chat.domain.following import Following
@@ -17,9 +17,11 @@ from services.chat.domain.notices import (
     Ping,
     Pong,
     PresenceChanged,
+    Reauthenticated,
     Send,
     Subscribe,
     Subscribed,
+    TokenExpiring,
     Unsubscribe,
     Unsubscribed,
     Welcome,
@@ -70,7 +72,8 @@ class Conversation:
     async def handle(self, intent: Intent | None) -> None:
         """Do what the client wants; what cannot be done is answered with a nack.
 
-        Raises HelloExpected when the first is no hello; None stands for a client that ends without a word.
+        Raises HelloExpected when the first is no hello; None stands for a client that ends without a word, or says
+        something that is not for the conversation.
         """
         if not self._open:
             if not isinstance(intent, Hello):
@@ -96,6 +99,14 @@ class Conversation:
     async def go_away(self, reconnect_after: timedelta) -> None:
         """Ask the client to connect elsewhere."""
         await self.outbox.put(GoAway(reconnect_after))
+
+    async def warn_token_expiring(self, expire_time: datetime) -> None:
+        """Ask the client for a newer access token."""
+        await self.outbox.put(TokenExpiring(expire_time))
+
+    async def confirm_reauthenticated(self, expire_time: datetime) -> None:
+        """Tell the client that its newer access token is taken."""
+        await self.outbox.put(Reauthenticated(expire_time))
 
     async def finish(self, seconds: float) -> None:
         """Return once every message that the client has sent is answered, or after so long.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
@@ -93,6 +93,20 @@ class GoAway:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenExpiring:
+    """The stream ends soon after this moment, unless the client reauthenticates."""
+
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reauthenticated:
+    """The stream goes on, until a later moment."""
+
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The answer to a ping."""
 
@@ -100,7 +114,19 @@ class Pong:
 
 
 Notice: TypeAlias = (
-    Welcome | Subscribed | Unsubscribed | Ack | Nack | Events | RoomCaughtUp | RoomGap | PresenceChanged | GoAway | Pong
+    Welcome
+    | Subscribed
+    | Unsubscribed
+    | Ack
+    | Nack
+    | Events
+    | RoomCaughtUp
+    | RoomGap
+    | PresenceChanged
+    | TokenExpiring
+    | Reauthenticated
+    | GoAway
+    | Pong
 )
 
 

@@ -1,8 +1,8 @@
 """The life of one Connect stream: one task reads, one writes, and it ends in order.
 
 Who half-closes gets the answers to all that it sent and then OK. When the server drains, `go_away` asks the client to
-do just that; who has not after a moment gets SHUTTING_DOWN. In either case, and when the connection is cut, the stream
-is out of its rooms before its status goes out.
+do just that; who has not after a moment gets SHUTTING_DOWN. In either case, and when the connection is cut, the token
+has expired or the session is revoked, the stream is out of its rooms before its status goes out.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from parley.chat.v1 import chat_service_pb2 as pb2
 from services.chat.domain.conversation import Conversation, Conversations
 from services.chat.domain.notices import Hello, Intent, Ping, Send, Subscribe, Unsubscribe
 from services.chat.domain.outbox import Outbox
+from services.chat.servicer.renewal import Renewal
 from services.chat.servicer.responses import connect_responses
 from services.kit.calls import Call
 from services.kit.errors import RequestMalformed, RequestTooLarge, ShuttingDown, ValidationFailed
@@ -35,12 +36,15 @@ async def converse(stream: ConnectStream, call: Call, conversations: Conversatio
     try:
         async with asyncio.TaskGroup() as tasks:
             conversation = conversations.begin(call.caller.user_id, tasks)
+            renewal = Renewal(call, conversation)
             try:
                 writing = tasks.create_task(_write(stream, conversation.outbox))
                 await conversation.handle(_intent(await stream.requests.receive(HELLO_SECONDS)))
-                half_closed = await _read_until_half_closed(stream, call, conversation, tasks, go_away_seconds)
+                renewal.begin(tasks)
+                half_closed = await _read_until_half_closed(stream, call, conversation, renewal, tasks, go_away_seconds)
                 await conversation.finish(LAST_ACKS_SECONDS if half_closed else LAST_WRITES_SECONDS)
             finally:
+                renewal.close()
                 conversation.close()
                 conversation.outbox.close()
             if not half_closed:
@@ -53,11 +57,16 @@ async def converse(stream: ConnectStream, call: Call, conversations: Conversatio
 
 
 async def _read_until_half_closed(
-    stream: ConnectStream, call: Call, conversation: Conversation, tasks: asyncio.TaskGroup, go_away_seconds: float
+    stream: ConnectStream,
+    call: Call,
+    conversation: Conversation,
+    renewal: Renewal,
+    tasks: asyncio.TaskGroup,
+    go_away_seconds: float,
 ) -> bool:
     """Handle requests until the client half-closes (True), or has not done so in time when the server drains."""
     handling = asyncio.Lock()
-    reading = tasks.create_task(_read(stream, conversation, handling))
+    reading = tasks.create_task(_read(stream, conversation, renewal, handling))
     draining = tasks.create_task(call.draining.wait())
     await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
     draining.cancel()
@@ -71,7 +80,7 @@ async def _read_until_half_closed(
     return not reading.cancelled()
 
 
-async def _read(stream: ConnectStream, conversation: Conversation, handling: asyncio.Lock) -> None:
+async def _read(stream: ConnectStream, conversation: Conversation, renewal: Renewal, handling: asyncio.Lock) -> None:
     # A refusal may wait long for a client that does not read: it must hold nothing of the request, not even by its
     # stack. Hence a new one.
     while True:
@@ -89,7 +98,10 @@ async def _read(stream: ConnectStream, conversation: Conversation, handling: asy
         if request is None:
             return
         async with handling:
-            await conversation.handle(_intent(request))
+            if request.WhichOneof("intent") == "reauthenticate":
+                await renewal.reauthenticate(request.reauthenticate.access_token)
+            else:
+                await conversation.handle(_intent(request))
 
 
 async def _write(stream: ConnectStream, outbox: Outbox) -> None:
@@ -99,7 +111,9 @@ async def _write(stream: ConnectStream, outbox: Outbox) -> None:
 
 
 def _intent(request: pb2.ConnectRequest | None) -> Intent | None:
-    return None if request is None else _INTENTS[request.WhichOneof("intent")](request)
+    """What the client wants of the conversation; None for a request that is nothing to it, and for none."""
+    wanted = None if request is None else _INTENTS.get(request.WhichOneof("intent"))
+    return None if wanted is None or request is None else wanted(request)
 
 
 def _subscribe(subscribe: pb2.ConnectRequest.Subscribe) -> Subscribe:

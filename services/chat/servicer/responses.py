@@ -10,6 +10,7 @@ from services.chat.domain import notices
 from services.chat.domain.presence import Change
 from services.chat.mapping import to_ack, to_events_field, to_room
 from services.kit.status import to_stream_status
+from services.kit.timestamps import to_timestamp
 
 # Far below the 4 MiB that a gRPC client takes by default.
 MAX_EVENTS_BYTES = 512 * 1024
@@ -123,6 +124,18 @@ def _(notice: notices.GoAway) -> pb2.ConnectResponse:
     reconnect_after = Duration()
     reconnect_after.FromTimedelta(notice.reconnect_after)
     return pb2.ConnectResponse(go_away=pb2.ConnectResponse.GoAway(reconnect_after=reconnect_after))
+
+
+@_response.register
+def _(notice: notices.TokenExpiring) -> pb2.ConnectResponse:
+    expire_time = to_timestamp(notice.expire_time)
+    return pb2.ConnectResponse(token_expiring=pb2.ConnectResponse.TokenExpiring(expire_time=expire_time))
+
+
+@_response.register
+def _(notice: notices.Reauthenticated) -> pb2.ConnectResponse:
+    expire_time = to_timestamp(notice.expire_time)
+    return pb2.ConnectResponse(reauthenticated=pb2.ConnectResponse.Reauthenticated(expire_time=expire_time))
 
 
 @_response.register
