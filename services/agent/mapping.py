@@ -7,12 +7,12 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.models import Agent, Changes, Draft
-from services.kit.errors import FieldViolation, UpdateMaskInvalid, ValidationFailed
+from services.kit.errors import FieldViolation, ValidationFailed
+from services.kit.masks import masked_fields
 from services.kit.messages import violations
 from services.kit.timestamps import to_timestamp
 
 _CHANGEABLE = list(pb2.AgentPatch.DESCRIPTOR.fields_by_name)
-_SHOWN_OF_A_PATH = 64
 
 
 def to_message(agent: Agent) -> pb2.Agent:
@@ -47,7 +47,7 @@ def to_draft(request: pb2.CreateAgentRequest) -> Draft:
 
 def to_changes(request: pb2.UpdateAgentRequest) -> Changes:
     """What the request wants to change. Raises UpdateMaskInvalid, and ValidationFailed as CreateAgent would."""
-    paths = _masked(list(request.update_mask.paths))
+    paths = masked_fields(request.update_mask.paths, _CHANGEABLE)
     values = {path: getattr(request.agent, path) for path in paths}
     broken = [v for v in violations(pb2.CreateAgentRequest(**values)) if v.field in values]
     if broken:
@@ -60,20 +60,6 @@ def to_changes(request: pb2.UpdateAgentRequest) -> Changes:
 def to_uuid(text: str) -> UUID | None:
     """The UUID of an optional field that was validated."""
     return UUID(text) if text else None
-
-
-def _masked(paths: list[str]) -> list[str]:
-    if not paths:
-        raise UpdateMaskInvalid(fields=[FieldViolation("update_mask", "must name at least one field")])
-    if paths == ["*"]:
-        return _CHANGEABLE
-    unknown = dict.fromkeys(path[:_SHOWN_OF_A_PATH] for path in paths if path not in _CHANGEABLE)
-    if unknown:
-        known = ", ".join(_CHANGEABLE)
-        raise UpdateMaskInvalid(
-            fields=[FieldViolation("update_mask", f"{path!r} is none of {known}") for path in list(unknown)[:20]]
-        )
-    return paths
 
 
 def _to_struct(config: dict[str, Any]) -> Struct:

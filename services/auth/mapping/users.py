@@ -2,6 +2,9 @@
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from services.auth.models.users import User
+from services.kit.errors import FieldViolation, ValidationFailed
+from services.kit.masks import masked_fields
+from services.kit.messages import violations
 from services.kit.timestamps import to_optional_timestamp, to_timestamp
 
 
@@ -21,3 +24,13 @@ def to_user(row: User) -> pb2.User:
         delete_time=to_optional_timestamp(row.delete_time),
         purge_time=to_optional_timestamp(row.purge_time),
     )
+
+
+def to_changes(request: pb2.UpdateCurrentUserRequest) -> dict[str, str]:
+    """What the request wants to change. Raises UpdateMaskInvalid, and ValidationFailed as Register would."""
+    fields = masked_fields(request.update_mask.paths, ["full_name"])
+    values = {field: getattr(request.user, field) for field in fields}
+    broken = [v for v in violations(pb2.RegisterRequest(**values)) if v.field in values]
+    if broken:
+        raise ValidationFailed(fields=[FieldViolation(f"user.{v.field}", v.description) for v in broken])
+    return values

@@ -1,0 +1,98 @@
+"""Changing a password that one knows."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.auth.domain.accounts import email_key
+from services.auth.domain.audit import Audit
+from services.auth.domain.live_sessions import require_live_session
+from services.auth.domain.password_rules import PasswordRules
+from services.auth.domain.passwords import Passwords
+from services.auth.domain.revocations import Revoker
+from services.auth.domain.throttle import Throttle, ThrottleKind
+from services.auth.errors import PasswordWrong
+from services.auth.jobs import SEND_PASSWORD_NOTICE
+from services.auth.models.audit import AuditType
+from services.auth.models.sessions import Revocation
+from services.auth.models.users import User
+from services.auth.repository.users import Users
+from services.kit.database import Database
+from services.kit.errors import FieldViolation, Overloaded
+from services.kit.jobs import JobQueue
+from services.kit.origin import Origin
+
+
+class PasswordChanges:
+    """The use case of a user who sets a new password."""
+
+    def __init__(
+        self,
+        db: Database,
+        rules: PasswordRules,
+        passwords: Passwords,
+        throttle: Throttle,
+        revoker: Revoker,
+        audit: Audit,
+        jobs: JobQueue,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._db = db
+        self._rules = rules
+        self._passwords = passwords
+        self._throttle = throttle
+        self._revoker = revoker
+        self._audit = audit
+        self._jobs = jobs
+        self._clock = clock
+
+    async def change_password(
+        self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, origin: Origin
+    ) -> None:
+        """Set a new password, end the user's other sessions, and enqueue a mail that tells of it.
+
+        Raises PasswordWrong, PasswordWeak, TooManyAttempts, PasswordLocked, SessionRevoked, UserNotFound, Overloaded.
+        """
+        async with self._db.read() as tx:
+            user = await require_live_session(tx, user_id, session_id, self._clock())
+        await self._rules.check(new_password, email=user.email, full_name=user.full_name)
+        attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(user.email), origin=origin)
+        try:
+            is_right = await self._passwords.matches(current_password, user.password_hash)
+            new_hash = await self._passwords.hash(new_password) if is_right else ""
+        except Overloaded:
+            async with self._db.transaction() as tx:
+                await attempt.withdrawn(tx)
+            raise
+        revocation = None
+        async with self._db.transaction() as tx:
+            # Whoever changed it while this one was verified was first: then the current one is another.
+            current = await Users(tx).by_id_for_update(user_id)
+            is_right = is_right and current is not None and current.password_hash == user.password_hash
+            if is_right:
+                await require_live_session(tx, user_id, session_id, self._clock())
+                await attempt.succeeded(tx)
+                revocation = await self._set(tx, user, new_hash, session_id, origin)
+            else:
+                await attempt.failed(tx)
+                await self._record(tx, AuditType.PASSWORD_CHANGE_FAILED, user_id, session_id, origin)
+        if not is_right:
+            raise PasswordWrong(fields=[FieldViolation("current_password", "is another one")])
+        self._revoker.announce(revocation)
+
+    async def _set(
+        self, tx: AsyncConnection, user: User, new_hash: str, session_id: UUID, origin: Origin
+    ) -> Revocation | None:
+        now = self._clock()
+        await Users(tx).update(user.id, {"password_hash": new_hash}, now)
+        await self._record(tx, AuditType.PASSWORD_CHANGED, user.id, session_id, origin)
+        change_time = now.isoformat(timespec="seconds")
+        await self._jobs.enqueue(tx, SEND_PASSWORD_NOTICE, user_id=str(user.id), change_time=change_time)
+        return await self._revoker.end_sessions(tx, user.id, but=session_id)
+
+    async def _record(
+        self, tx: AsyncConnection, kind: AuditType, user_id: UUID, session_id: UUID, origin: Origin
+    ) -> None:
+        await self._audit.record(tx, kind, origin=origin, actor_id=user_id, subject_id=user_id, session_id=session_id)
