@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.domain.actor import OPERATOR, Actor
+from services.auth.domain.admin_access import require_admin
 from services.auth.domain.audit import Audit
 from services.auth.domain.revocations import Revoker
 from services.auth.domain.secret import new_secret, secret_hash
@@ -43,7 +44,10 @@ MAX_METHODS_LENGTH = 2_400
 
 
 class ServiceAccounts:
-    """What can be done with the accounts."""
+    """What can be done with the accounts.
+
+    Everything that takes an actor raises SessionRevoked or AccessDenied for one who is no administrator any more.
+    """
 
     def __init__(
         self,
@@ -71,15 +75,17 @@ class ServiceAccounts:
             )
         secret = new_secret()
         async with self._db.transaction() as tx:
+            await require_admin(tx, actor, self._clock())
             account = await self._add(tx, name, methods, actor)
             if account is None:
                 raise ServiceAccountExists
             await ServiceAccountRows(tx).add_secret(account.id, secret_hash(secret), account.create_time)
             return await self._with_secrets(tx, account), secret
 
-    async def list_service_accounts(self, page: PageRequest) -> Page[AccountSecrets]:
+    async def list_service_accounts(self, actor: Actor, page: PageRequest) -> Page[AccountSecrets]:
         """A page of all accounts, newest first."""
         async with self._db.transaction() as tx:
+            await require_admin(tx, actor, self._clock())
             found = await ServiceAccountRows(tx).list_newest_first(page)
             secrets = await ServiceAccountRows(tx).secrets([account.id for account in found.items], self._clock())
         items = [
@@ -97,6 +103,7 @@ class ServiceAccounts:
         """
         secret = new_secret()
         async with self._db.transaction() as tx:
+            await require_admin(tx, actor, self._clock())
             account = await ServiceAccountRows(tx).lock(account_id)
             if account is None:
                 raise ServiceAccountNotFound
@@ -106,6 +113,7 @@ class ServiceAccounts:
     async def delete_service_account(self, account_id: UUID, actor: Actor) -> None:
         """Remove an account, and end what its tokens open. Raises ServiceAccountNotFound."""
         async with self._db.transaction() as tx:
+            await require_admin(tx, actor, self._clock())
             account = await ServiceAccountRows(tx).delete(account_id)
             if account is None:
                 raise ServiceAccountNotFound

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.domain.actor import OPERATOR, Actor
+from services.auth.domain.admin_access import require_admin
 from services.auth.domain.audit import Audit
 from services.auth.domain.secret import Secret
 from services.auth.errors import SigningKeyActive, SigningKeyNotFound, SigningKeyRetired, SigningKeyTooYoung
@@ -52,7 +53,10 @@ class KeyTimes:
 
 
 class SigningKeys:
-    """What can be done with the keys."""
+    """What can be done with the keys, by the operator or by an administrator.
+
+    Everything that takes an actor raises SessionRevoked or AccessDenied for one who is no administrator any more.
+    """
 
     def __init__(
         self,
@@ -75,15 +79,16 @@ class SigningKeys:
         """From when on a key can be activated."""
         return self._times.ready_time(key)
 
-    async def list_signing_keys(self) -> Sequence[SigningKey]:
+    async def list_signing_keys(self, actor: Actor = OPERATOR) -> Sequence[SigningKey]:
         """All keys that are not gone, newest first."""
         async with self._db.read() as tx:
+            await self._admit(tx, actor)
             return await SigningKeyRows(tx).all(self._clock())
 
     async def create_signing_key(self, actor: Actor = OPERATOR) -> SigningKey:
         """Make a key and publish it; while one waits, that one."""
         async with self._db.transaction() as tx:
-            keys = await self._locked(tx)
+            keys = await self._locked(tx, actor)
             for key in keys:
                 if key.state is KeyState.PUBLISHED:
                     return key
@@ -97,7 +102,7 @@ class SigningKeys:
         Raises SigningKeyNotFound, SigningKeyTooYoung, SigningKeyRetired.
         """
         async with self._db.transaction() as tx:
-            keys = await self._locked(tx)
+            keys = await self._locked(tx, actor)
             key = _found(keys, kid)
             if key.state is KeyState.RETIRED:
                 raise SigningKeyRetired
@@ -122,7 +127,7 @@ class SigningKeys:
         Raises SigningKeyNotFound, SigningKeyActive.
         """
         async with self._db.transaction() as tx:
-            key = _found(await self._locked(tx), kid)
+            key = _found(await self._locked(tx, actor), kid)
             if key.state is KeyState.ACTIVE:
                 raise SigningKeyActive
             if key.state is KeyState.RETIRED and not immediately:
@@ -138,7 +143,7 @@ class SigningKeys:
         All tokens that were given out so far are refused as soon as the verifiers have asked for the keys again.
         """
         async with self._db.transaction() as tx:
-            keys = await self._locked(tx)
+            keys = await self._locked(tx, actor)
             created = await self._make(tx, keys, actor)
             for key in keys:
                 await SigningKeyRows(tx).delete(key.kid)
@@ -150,13 +155,18 @@ class SigningKeys:
     async def make_first(self) -> None:
         """Make a key and activate it, unless there is one that signs; any number of processes at once make one."""
         async with self._db.transaction() as tx:
-            keys = await self._locked(tx)
+            keys = await self._locked(tx, OPERATOR)
             if any(key.state is KeyState.ACTIVE for key in keys):
                 return
             await self._activate(tx, await self._make(tx, keys, OPERATOR), OPERATOR)
         self._hint()
 
-    async def _locked(self, tx: AsyncConnection) -> Sequence[SigningKey]:
+    async def _admit(self, tx: AsyncConnection, actor: Actor) -> None:
+        if actor != OPERATOR:
+            await require_admin(tx, actor, self._clock())
+
+    async def _locked(self, tx: AsyncConnection, actor: Actor) -> Sequence[SigningKey]:
+        await self._admit(tx, actor)
         await SigningKeyRows(tx).lock()
         return await SigningKeyRows(tx).all(self._clock())
 

@@ -28,7 +28,7 @@ class ServiceAccountRpcs:
         self, request: pb2.ListServiceAccountsRequest, call: Call
     ) -> pb2.ListServiceAccountsResponse:
         page = await self._accounts.list_service_accounts(
-            read_page(LIST, request.page_size, request.page_token, request.skip)
+            actor_of(call), read_page(LIST, request.page_size, request.page_token, request.skip)
         )
         return pb2.ListServiceAccountsResponse(
             service_accounts=[to_service_account(account) for account in page.items],

@@ -18,7 +18,7 @@ class SigningKeyRpcs:
         return pb2.CreateSigningKeyResponse(signing_key=to_signing_key(key, self._keys.ready_time(key)))
 
     async def ListSigningKeys(self, request: pb2.ListSigningKeysRequest, call: Call) -> pb2.ListSigningKeysResponse:
-        keys = await self._keys.list_signing_keys()
+        keys = await self._keys.list_signing_keys(actor_of(call))
         return pb2.ListSigningKeysResponse(
             signing_keys=[to_signing_key(key, self._keys.ready_time(key)) for key in keys]
         )
