@@ -10,8 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+import psycopg
 import pytest
 
+from services.cli.installation import running_database_url
+from services.migrations.roles import ROLES
 from tests.cli.processes_seen import ROOT, eventually
 
 SERVICES = ("auth", "agent", "file", "chat")
@@ -118,6 +121,17 @@ def test_no_secret_is_in_the_log(running: dict[str, str], folder: Path) -> None:
     assert "rpc" in log
     for secret in ("eyJ", "Once only", "demo.example.com", "Welcome back"):
         assert secret not in log
+
+
+def test_every_process_signs_in_to_its_database_as_its_own_role(running: dict[str, str]) -> None:
+    url = running_database_url(Path(running["PARLEY_DATA_DIR"]))
+    assert url is not None
+    with psycopg.connect(url) as connection:
+        users = connection.execute(
+            "SELECT DISTINCT usename FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        ).fetchall()
+    assert {name for (name,) in users} == set(ROLES)
 
 
 def test_a_suite_that_is_not_running_is_one_clear_line_and_exit_1(tmp_path: Path) -> None:
