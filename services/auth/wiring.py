@@ -144,8 +144,9 @@ async def open_auth_jobs(settings: AuthJobSettings) -> AsyncIterator[Sequence[Jo
     async with Database.open(settings, role="auth") as db:
         links = LinkTemplates(settings.auth_password_reset_url, settings.auth_email_verification_url)
         mailings = Mailings(db, Mailer(settings), EmailCodes(utc_now), links)
-        chores = Chores(db, Throttle(db, utc_now), utc_now, audit_kept=settings.audit_kept)
-        purge = Purge(db, JobQueue(), Audit(utc_now), utc_now)
+        throttle = Throttle(db, utc_now)
+        chores = Chores(db, throttle, utc_now, audit_kept=settings.audit_kept)
+        purge = Purge(db, JobQueue(), throttle, Audit(utc_now), utc_now)
         yield [
             Job(SEND_WELCOME_EMAIL, mailings.send_welcome_email),
             Job(SEND_PASSWORD_RESET, mailings.send_password_reset),

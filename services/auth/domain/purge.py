@@ -6,7 +6,9 @@ from uuid import UUID
 
 import structlog
 
+from services.auth.domain.accounts import email_key
 from services.auth.domain.audit import Audit
+from services.auth.domain.throttle import Throttle
 from services.auth.models.audit import AuditType
 from services.auth.repository.user_lists import StillReferredTo, UserLists
 from services.auth.repository.users import Users
@@ -24,9 +26,12 @@ MOST_RESUMED = 1_000
 class Purge:
     """Removes users. It can be broken off and repeated anywhere, and two may do it at once."""
 
-    def __init__(self, db: Database, jobs: JobQueue, audit: Audit, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, db: Database, jobs: JobQueue, throttle: Throttle, audit: Audit, clock: Callable[[], datetime]
+    ) -> None:
         self._db = db
         self._jobs = jobs
+        self._throttle = throttle
         self._audit = audit
         self._clock = clock
 
@@ -40,9 +45,11 @@ class Purge:
             pass
         try:
             async with self._db.transaction() as tx:
-                if await Users(tx).by_id_for_update(user) is None:
+                found = await Users(tx).by_id_for_update(user)
+                if found is None:
                     return
                 await UserLists(tx).delete_user(user)
+                await self._throttle.forget(tx, email_key(found.email))
                 await self._audit.record(tx, AuditType.USER_PURGED, subject_id=user)
         except StillReferredTo:
             log.info("purge begins again, as something was written for the user meanwhile", user_id=user_id)

@@ -109,6 +109,10 @@ class Throttle:
         """Take passwords of this account again: its password was reset."""
         await Throttles(tx).clear([_key(ThrottleKind.SIGN_IN, "account", account)])
 
+    async def forget(self, tx: AsyncConnection, account: str) -> None:
+        """Keep nothing of this account: whoever registers with its address next is somebody else."""
+        await Throttles(tx).clear([_key(kind, "account", account) for kind in ThrottleKind])
+
     async def delete_unused(self, tx: AsyncConnection) -> int:
         """Remove counters that nobody has used for 90 days; how many. An account that is locked stays so."""
         return await Throttles(tx).delete_older(self._clock() - UNUSED_KEPT)
