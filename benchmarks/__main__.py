@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import layers, unary
+from benchmarks import layers, tokens, unary
 from benchmarks.load import WrongAnswers, require_h2load
 from benchmarks.processes import NotReady
 
@@ -16,11 +16,12 @@ EXIT_FAILED = 2
 def main() -> int:
     """Run a scenario. 0: the goal is reached; 1: it is missed; 2: it could not be measured."""
     arguments = _arguments()
-    require_h2load()
+    if arguments.scenario != "tokens":
+        require_h2load()
     # So that `kill` ends what was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_FAILED))
     try:
-        return _layers(arguments) if arguments.scenario == "layers" else _unary(arguments)
+        return {"unary": _unary, "layers": _layers, "tokens": _tokens}[arguments.scenario](arguments)
     except (WrongAnswers, NotReady) as failure:
         sys.stderr.write(f"benchmarks: {failure}\n")
         return EXIT_FAILED
@@ -46,18 +47,28 @@ def _layers(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tokens(arguments: argparse.Namespace) -> int:
+    result = tokens.run(rounds=arguments.rounds, seconds=arguments.seconds)
+    if arguments.json:
+        result.show_json()
+    else:
+        result.show()
+    return 0
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures Parley beside a peer that does the same work on the same machine at the same time. What "
         "is compared runs in turns, and the median of the rounds counts. Everything is started for it, on the loopback "
-        "interface, and ended afterwards. Needs h2load, of the package nghttp2-client.",
+        "interface, and ended afterwards. All but `tokens` need h2load, of the package nghttp2-client.",
         epilog="Exit code: 0 goal reached, 1 goal missed, 2 could not be measured.",
     )
     scenarios = parser.add_subparsers(dest="scenario", metavar="scenario")
     for name, what, rounds, seconds in (
         ("unary", "GetAgent of the agent service beside FastAPI + SQLAlchemy (what runs when none is named)", 5, 4),
         ("layers", "what each layer around an RPC costs", 3, 2),
+        ("tokens", "access tokens verified, with and without the cache, and logins", 3, 2),
     ):
         scenario = scenarios.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         _add_options(scenario, name, rounds, seconds)

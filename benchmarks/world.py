@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.get_agent import CALL_SECONDS, bearer
 from benchmarks.measure import progress
@@ -45,15 +46,8 @@ def open_world(*, log_level: str) -> Iterator[World]:
         with EmbeddedPostgres.start(folder / "data", report=progress) as postgres:
             migrate(postgres.url)
             auth_port, agent_port = free_port(), free_port()
-            environment = {
-                "PARLEY_DATABASE_URL": postgres.url,
-                "PARLEY_DATABASE_POOL_SIZE": str(POOL_SIZE),
-                "PARLEY_DATA_DIR": str(folder / "data"),
-                "PARLEY_LISTEN_HOST": "127.0.0.1",
-                "PARLEY_AUTH_PORT": str(auth_port),
-                "PARLEY_AUTH_ACCESS_TOKEN_SECONDS": "14400",
+            environment = auth_environment(postgres.url, folder, auth_port) | {
                 "PARLEY_AGENT_PORT": str(agent_port),
-                "PARLEY_LOG_FORMAT": "json",
                 "PARLEY_LOG_LEVEL": log_level,
             }
             with (
@@ -69,8 +63,37 @@ def open_world(*, log_level: str) -> Iterator[World]:
 def _service(name: str, port: int, environment: Mapping[str, str], folder: Path) -> Iterator[Server]:
     progress(f"starting {name}")
     with Server.run(name, ["-m", f"services.{name}"], environment, folder) as server:
-        server.wait_until(lambda: is_listening(port))
+        server.wait_until(lambda: is_serving(port))
         yield server
+
+
+def auth_environment(database_url: str, folder: Path, auth_port: int) -> dict[str, str]:
+    """What auth is started with, on this port."""
+    return {
+        "PARLEY_DATABASE_URL": database_url,
+        "PARLEY_DATABASE_POOL_SIZE": str(POOL_SIZE),
+        "PARLEY_DATA_DIR": str(folder / "data"),
+        "PARLEY_LISTEN_HOST": "127.0.0.1",
+        "PARLEY_AUTH_PORT": str(auth_port),
+        "PARLEY_AUTH_ACCESS_TOKEN_SECONDS": "14400",
+        "PARLEY_LOG_FORMAT": "json",
+    }
+
+
+def is_serving(port: int) -> bool:
+    """Whether a service that listens there says that it can work."""
+
+    async def ask() -> bool:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS
+            )
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    try:
+        return is_listening(port) and asyncio.run(ask())
+    except grpc.aio.AioRpcError:
+        return False
 
 
 async def _populate(auth_address: str, agent_address: str) -> tuple[str, str, agent_pb2.Agent]:
