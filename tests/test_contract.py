@@ -72,7 +72,15 @@ def test_no_rpc_but_these_is_open_to_anybody() -> None:
         for method in service.method
         if method.options.Extensions[access_pb2.access] == access_pb2.ACCESS_PUBLIC
     }
-    assert public == {"AuthService.Register", "AuthService.Login", "AuthService.RefreshToken", "AuthService.GetJwks"}
+    assert public == {
+        "AuthService.Register",
+        "AuthService.Login",
+        "AuthService.RefreshToken",
+        "AuthService.RequestPasswordReset",
+        "AuthService.ResetPassword",
+        "AuthService.GetJwks",
+        "AuthService.IssueServiceToken",
+    }
 
 
 def test_the_descriptor_set_needs_no_other_file() -> None:
