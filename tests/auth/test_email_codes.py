@@ -315,9 +315,10 @@ async def test_it_takes_as_long_for_an_unknown_address_as_for_a_known_one(
     await auth.Register(pb2.RegisterRequest(email=EMAIL, password=PASSWORD, full_name="Ann Arbor"))
     taken: dict[str, list[float]] = {"ask known": [], "ask unknown": [], "reset known": [], "reset unknown": []}
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for _ in range(30):
+        for turn in range(30):
             connection.execute("DELETE FROM auth.throttles")  # Nobody has to wait.
-            for which, email in (("known", EMAIL), ("unknown", "nobody@example.com")):
+            whose = [("known", EMAIL), ("unknown", "nobody@example.com")]
+            for which, email in whose if turn % 2 else reversed(whose):
                 start = time.perf_counter()
                 await auth.RequestPasswordReset(pb2.RequestPasswordResetRequest(email=email))
                 asked = time.perf_counter()
