@@ -35,7 +35,7 @@ async def arrive(suite: Suite, steps: Steps, mailbox: Mailbox, run: str) -> tupl
 
     async with steps.step("They sign in; a wrong password is refused"):
         for person in (ann, bob):
-            await _sign_in(suite, person)
+            await sign_in(suite, person)
         with refused(StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "a wrong password"):
             await call(suite.auth.Login, pb2.LoginRequest(email=ann.email, password="not her password"))
 
@@ -55,7 +55,7 @@ async def arrive(suite: Suite, steps: Steps, mailbox: Mailbox, run: str) -> tupl
         expect(first.refresh_token == old, False, "that the refresh token stayed the same")
         expect(repeat.refresh_token == first.refresh_token, True, "that the repeat gave the same refresh token")
         _carry(ann, first)
-        expect(await _current_user(suite, ann), ann.id, "the user of the new token")
+        expect(await current_user(suite, ann), ann.id, "the user of the new token")
 
     return ann, bob
 
@@ -66,21 +66,23 @@ async def leave(suite: Suite, steps: Steps, ann: Person, bob: Person) -> None:
         for person in (ann, bob):
             await call(suite.auth.Logout, pb2.LogoutRequest(), person)
             with refused(StatusCode.UNAUTHENTICATED, "SESSION_REVOKED", "an access token after Logout"):
-                await _current_user(suite, person)
+                await current_user(suite, person)
             with refused(StatusCode.UNAUTHENTICATED, "SESSION_REVOKED", "a refresh token after Logout"):
                 await call(suite.auth.RefreshToken, pb2.RefreshTokenRequest(refresh_token=person.refresh_token))
 
 
-async def _sign_in(suite: Suite, person: Person) -> None:
-    request = pb2.LoginRequest(email=person.email, password=person.password, device_label="parley demo")
+async def sign_in(suite: Suite, person: Person, device: str = "parley demo") -> None:
+    """Start a session for a person, who carries its tokens from then on."""
+    request = pb2.LoginRequest(email=person.email, password=person.password, device_label=device)
     response = await call(suite.auth.Login, request)
     _carry(person, response.tokens)
     expect(response.tokens.token_type, "Bearer", "the type of the token")
     expect(response.user.id, person.id, "the user who signed in")
-    expect(await _current_user(suite, person), person.id, "the user of the token")
+    expect(await current_user(suite, person), person.id, "the user of the token")
 
 
-async def _current_user(suite: Suite, person: Person) -> str:
+async def current_user(suite: Suite, person: Person) -> str:
+    """The id of the user whom a person's token stands for."""
     return (await call(suite.auth.GetCurrentUser, pb2.GetCurrentUserRequest(), person)).user.id
 
 

@@ -4,7 +4,7 @@ import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from services.cli.demo import agents, files, identity, rooms
+from services.cli.demo import account, agents, files, identity, rooms
 from services.cli.demo.mailbox import open_mailbox
 from services.cli.demo.steps import Steps
 from services.cli.demo.suite import Addresses, Suite
@@ -20,5 +20,6 @@ async def travel(addresses: Addresses, steps: Steps, mails: Path, smtp_listen: s
         await agents.manage(suite, steps, ann, bob)
         await files.carry(suite, steps, ann, bob)
         await rooms.talk(suite, steps, ann, bob)
+        await account.keep(suite, steps, mailbox, ann)
         await identity.leave(suite, steps, ann, bob)
         steps.finish()

@@ -28,18 +28,19 @@ class Mailbox(Protocol):
         """Where they are looked for."""
 
 
-async def catch(mailbox: Mailbox, recipient: str) -> EmailMessage:
-    """The mail to this address. Raises WrongAnswer if it does not come in time."""
+async def catch(mailbox: Mailbox, recipient: str, subject: str = "Welcome") -> EmailMessage:
+    """The mail to this address with this in its subject. Raises WrongAnswer if it does not come in time."""
     try:
         async with asyncio.timeout(MAIL_SECONDS):
             while True:
-                found = [mail for mail in mailbox.mails() if recipient in str(mail["To"])]
+                to_them = [mail for mail in mailbox.mails() if recipient in str(mail["To"])]
+                found = [mail for mail in to_them if subject in str(mail["Subject"])]
                 if found:
                     return found[0]
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise WrongAnswer(
-            f"no mail to {recipient} within {MAIL_SECONDS:.0f} s {mailbox.place}; is the worker running? "
+            f"no mail '{subject}…' to {recipient} within {MAIL_SECONDS:.0f} s {mailbox.place}; is the worker running? "
             "If the suite sends by SMTP, name where to with --smtp-listen, and if its data lie elsewhere, --mail-dir"
         ) from None
 

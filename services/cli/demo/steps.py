@@ -1,7 +1,7 @@
 """One line for each step, with its time; and what is said when an answer is wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 
@@ -64,6 +64,17 @@ def refused(code: grpc.StatusCode, reason: str, what: str) -> Iterator[None]:
         expect((error.code().name, reason_of(error)), (code.name, reason), f"the refusal of {what}")
     else:
         raise WrongAnswer(f"{what} was accepted, and should be refused with {reason}")
+
+
+async def is_refused(answer: Awaitable[object], code: grpc.StatusCode, reason: str) -> bool:
+    """Whether a call is refused with this code and reason. What else it fails with is raised."""
+    try:
+        await answer
+    except grpc.aio.AioRpcError as error:
+        if (error.code(), reason_of(error)) != (code, reason):
+            raise
+        return True
+    return False
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:

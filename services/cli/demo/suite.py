@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -57,6 +57,10 @@ class Person:
     def new(cls, name: str, run: str) -> Self:
         """A person of this run, whom no other run knows."""
         return cls(name, f"{name.lower()}.{run}@demo.example.com", f"{uuid.uuid4()}")
+
+    def on_another_device(self) -> Self:
+        """The same person, not signed in."""
+        return replace(self, refresh_token="", metadata=())
 
 
 @dataclass(frozen=True)
