@@ -209,8 +209,11 @@ async def _identity(
     revoked = RevokedSessions(is_complete=False)
     verifier = TokenVerifier(ring, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked)
     ring.on_gone = verifier.forget_all
-    async with _running(watch.follow_into(revoked)), _running(refusals.record_for_ever()):
-        yield Identity(verifier, revoked, is_ready=lambda: revoked.is_complete, on_refusal=refusals.note)
+    try:
+        async with _running(watch.follow_into(revoked)), _running(refusals.record_for_ever()):
+            yield Identity(verifier, revoked, is_ready=lambda: revoked.is_complete, on_refusal=refusals.note)
+    finally:
+        await refusals.record_last()
 
 
 @asynccontextmanager

@@ -10,9 +10,10 @@ import grpc
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from services.kit.database import libpq_url
 from services.kit.server import Service, running
 from services.kit.settings import ServiceSettings
-from tests.auth.people import EMAIL, login, refresh, register
+from tests.auth.people import EMAIL, execute, login, refresh, register
 from tests.support import Metadata, bearer, reason_of, status_of
 
 DEADLINE = 20.0
@@ -98,3 +99,10 @@ async def sign_in(auth: AuthServiceStub, email: str = EMAIL) -> SignedIn:
     """Another session."""
     answer = await login(auth, email)
     return SignedIn(auth, answer.user.id, answer.tokens)
+
+
+async def sign_up_admin(auth: AuthServiceStub, database_url: str, email: str = "root@example.com") -> SignedIn:
+    """A new administrator with a session."""
+    await register(auth, email)
+    execute(libpq_url(database_url), "UPDATE auth.users SET is_admin = true WHERE email_key = %s", email)
+    return await sign_in(auth, email)

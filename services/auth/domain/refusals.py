@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -19,6 +20,7 @@ MAX_WAITING = 1_000
 BATCH = 100
 GATHER_SECONDS = 1.0
 RETRY_SECONDS = 2.0
+LAST_SECONDS = 1.0
 
 
 class Refusals:
@@ -64,6 +66,12 @@ class Refusals:
             except Exception as error:  # noqa: BLE001  # without the next attempt, all that comes is lost
                 log.warning("refusals cannot be recorded, trying again", fault=describe_fault(error))
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def record_last(self) -> None:
+        """Take down what still waits when the server ends, if that is soon done."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await self.record_noted()
 
     async def record_noted(self) -> None:
         """Take down what was noted so far. What fails stays, and is known by its id the next time."""
