@@ -116,9 +116,16 @@ class Call:
         It is the `x-request-id` of the call's metadata if that is 1 to 64 printable ASCII characters, else a UUIDv7.
         """
         if self._request_id is None:
-            given = next((value for key, value in self.metadata if key == "x-request-id"), "")
-            usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
-            self._request_id = given if usable else uuid7_hex()
+            for key, value in self.metadata:
+                if (
+                    key == "x-request-id"
+                    and 0 < len(value) <= MAX_REQUEST_ID
+                    and value.isascii()
+                    and value.isprintable()
+                ):
+                    self._request_id = value
+                    return self._request_id
+            self._request_id = uuid7_hex()
         return self._request_id
 
     @property

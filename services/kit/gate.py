@@ -22,25 +22,31 @@ class Gate:
         self.trusted_proxies = policy.trusted_proxies
         self._access = access
         self._name = name
-        self._identity = policy.identity
+        self._verifier = policy.identity.verifier
+        self._on_refusal = policy.identity.on_refusal
 
     async def enter(self, call: Call) -> None:
         """Find out who calls, from the call's metadata. Raises Unauthenticated failures and AccessDenied."""
         token = bearer_token(call.metadata)
-        call.admit(await self.caller_of(token, call), token)
+        caller = self._verifier.recall(token) or await self._verifier.verify(token)
+        self._check(caller, call)
+        call.admit(caller, token)
 
     async def caller_of(self, token: str, call: Call) -> Caller:
-        """Who a token stands for. Raises what the verifier raises, and AccessDenied, which is told."""
-        verifier = self._identity.verifier
-        caller = verifier.recall(token) or await verifier.verify(token)
+        """Who another token stands for. Raises what the verifier raises, and AccessDenied."""
+        caller = self._verifier.recall(token) or await self._verifier.verify(token)
+        self._check(caller, call)
+        return caller
+
+    def _check(self, caller: Caller, call: Call) -> None:
+        """Raises AccessDenied, which is told, for a caller of another kind."""
         if not may_call(self._access, caller, self._name):
             self._tell(caller, call)
             raise AccessDenied
-        return caller
 
     def _tell(self, caller: Caller, call: Call) -> None:
         refusal = Refusal(uuid7(), utc_now(), self._name, caller.user_id, caller.session_id, call.origin)
         try:
-            self._identity.on_refusal(refusal)
+            self._on_refusal(refusal)
         except Exception as error:  # noqa: BLE001  # the caller is refused, whoever hears of it
             log.error("refusal not told", method=self._name, fault=describe_fault(error))  # noqa: TRY400  # as all faults

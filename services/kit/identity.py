@@ -44,7 +44,7 @@ def service_secret(settings: ServiceSettings, name: str) -> str:
 async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[Identity]:
     """The identity of a service that asks auth: for keys, for revoked sessions, and to take down what it refuses.
 
-    It is ready once it knows which sessions were revoked; until then each token is answered with DependencyUnavailable.
+    It is ready once it has keys and knows which sessions were revoked; until then tokens meet DependencyUnavailable.
     While auth is away afterwards, tokens whose key is known stay good up to their expiry.
     """
     revoked = RevokedSessions(is_complete=False)
@@ -65,6 +65,6 @@ async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[I
                 yield Identity(
                     verifier,
                     revoked,
-                    is_ready=lambda: revoked.is_complete,
+                    is_ready=lambda: revoked.is_complete and keys.is_ready,
                     on_refusal=reporter.take,
                 )

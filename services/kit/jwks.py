@@ -14,6 +14,7 @@ from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from services.kit import base64url
 from services.kit.errors import DependencyUnavailable
 from services.kit.faults import describe_fault
+from services.kit.outage import Outage
 
 log = structlog.get_logger()
 
@@ -38,6 +39,12 @@ class RemoteKeys:
         self._fresh_until = float("-inf")
         self._lock = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
+        self._outage = Outage("auth does not give its keys", "auth gives its keys again")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are keys."""
+        return bool(self._keys)
 
     async def find(self, kid: str) -> Ed25519PublicKey | None:
         """The key of this `kid`. Raises DependencyUnavailable if it is not known and auth could not be asked for it."""
@@ -84,13 +91,14 @@ class RemoteKeys:
             try:
                 answer = await self._auth.GetJwks(auth_pb2.GetJwksRequest(), timeout=FETCH_TIMEOUT)
             except grpc.aio.AioRpcError as error:
-                log.warning("keys of auth not reachable", code=error.code().name)
+                self._outage.goes_on(code=error.code().name)
                 self._is_away = True
                 self._ask_again_at = time.monotonic() + (REFETCH_INTERVAL if self._keys else FIRST_FETCH_INTERVAL)
                 return
             before = self._keys
             self._keys = {key.kid: Ed25519PublicKey.from_public_bytes(base64url.decode(key.x)) for key in answer.keys}
             self._is_away = False
+            self._outage.is_over()
             now = time.monotonic()
             self._ask_again_at = now + REFETCH_INTERVAL
             self._fresh_until = now + answer.max_age.ToTimedelta().total_seconds()
