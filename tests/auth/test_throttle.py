@@ -1,14 +1,27 @@
 """Guessing gets slow, for an account and for an address, whatever the process that is asked."""
 
+import asyncio
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import log2
+from typing import Any
 
+import grpc
 import psycopg
 import pytest
+from google.rpc import error_details_pb2 as details_pb2
 
+from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.throttle import MOST_PASSWORDS, UNUSED_KEPT, Throttle, ThrottleKind
 from services.auth.errors import PasswordLocked, TooManyAttempts
+from services.auth.settings import AuthSettings
+from services.auth.wiring import open_auth
 from services.kit.database import Database
 from services.kit.origin import NOWHERE, Origin
+from tests.auth.people import EMAIL, PASSWORD, WRONG_PASSWORD, audited, execute, login, register
+from tests.conftest import Serve
+from tests.support import detail, raises_status, reason_of, status_of
 
 SIGN_IN = ThrottleKind.SIGN_IN
 FREE, FREE_OF_AN_ADDRESS = 5, 100
@@ -180,3 +193,47 @@ async def test_counters_that_nobody_used_for_long_are_removed_and_hold_no_addres
     clock.now += UNUSED_KEPT + timedelta(seconds=1)
     async with database.transaction() as tx:
         assert await throttle.delete_unused(tx) == 2
+
+
+@pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
+async def test_of_fifty_guesses_at_once_over_two_servers_no_more_than_the_free_ones_are_checked(
+    serve: Serve, settings: Callable[..., Any], database_url: str, email: str
+) -> None:
+    servers = [AuthServiceStub(await serve(open_auth, settings(AuthSettings), own_keys=True)) for _ in range(2)]
+    await register(servers[0])
+    started = time.monotonic()
+    guesses = [login(servers[number % 2], email, WRONG_PASSWORD) for number in range(50)]
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert len(refused) == 50
+    reasons = [reason_of(status_of(answer)) for answer in refused]
+    checked = reasons.count("CREDENTIALS_INVALID")
+    assert checked + reasons.count("TOO_MANY_ATTEMPTS") == 50
+    # After a second one more is allowed, after three the next: where the machine is busy, that time can pass.
+    assert FREE <= checked <= FREE + log2(time.monotonic() - started + 1)
+    assert len(audited(database_url, "SIGN_IN_FAILED")) == checked
+    for answer in refused:
+        status = status_of(answer)
+        if reason_of(status) == "TOO_MANY_ATTEMPTS":
+            retry = detail(status, details_pb2.RetryInfo)
+            assert retry is not None
+            assert timedelta() < retry.retry_delay.ToTimedelta() <= timedelta(seconds=16)
+    if email == EMAIL:
+        execute(database_url, "UPDATE auth.throttles SET retry_time = now() + interval '1 hour' WHERE failures >= 5")
+        with raises_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_ATTEMPTS"):
+            await login(servers[0], password=PASSWORD)  # The right one has to wait as well.
+
+
+async def test_who_is_turned_away_because_too_much_is_to_be_done_has_not_failed(
+    serve: Serve, settings: Callable[..., Any], database_url: str
+) -> None:
+    few = settings(AuthSettings, auth_hash_slots=1, auth_hash_queue=1)
+    auth = AuthServiceStub(await serve(open_auth, few, own_keys=True))
+    emails = [f"{number}@example.com" for number in range(20)]
+    answers = await asyncio.gather(*(login(auth, email) for email in emails), return_exceptions=True)
+    reasons = [reason_of(status_of(answer)) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert set(reasons) == {"CREDENTIALS_INVALID", "OVERLOADED"}
+    with psycopg.connect(database_url) as connection:
+        counted = connection.execute("SELECT failures FROM auth.throttles WHERE failures > 0").fetchall()
+    checked = reasons.count("CREDENTIALS_INVALID")
+    assert sorted(counted) == [(1,)] * checked + [(checked,)]  # each account, and their address
