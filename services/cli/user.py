@@ -33,7 +33,7 @@ def create_admin(
     from services.auth.wiring import open_administration
     from services.cli.operation import operate
 
-    full_name = name or email.rpartition("@")[0]
+    full_name = name or email.partition("@")[0]
     _check(email, _ANY_PASSWORD, full_name)
 
     async def grant(admins: "Admins") -> str:
