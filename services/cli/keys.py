@@ -1,9 +1,7 @@
 """`parley keys`: the keys that sign access tokens, worked on beside the running auth service."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
@@ -12,10 +10,8 @@ import typer
 # What `open_signing_keys` gives: the command line sees a service through its wiring only.
 SigningKeys: TypeAlias = Any
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-DATABASE_SECONDS = 15.0
 LOOK_SECONDS = 0.2
+TABLE_WIDTH = 160
 
 keys = typer.Typer(
     name="keys",
@@ -27,7 +23,7 @@ keys = typer.Typer(
 @keys.command("list")
 def list_keys() -> None:
     """Say which keys there are: the one that signs, perhaps one that waits, and those whose tokens are still good."""
-    raise typer.Exit(_run(_list))
+    _operate(_list)
 
 
 @keys.command()
@@ -40,45 +36,14 @@ def rotate(
 
     That takes a little more than PARLEY_AUTH_JWKS_SECONDS. It may be broken off: the next time goes on from there.
     """
-    raise typer.Exit(_run(_replace if now else _rotate))
+    _operate(_replace if now else _rotate)
 
 
-def _run(work: Callable[[SigningKeys], Awaitable[None]]) -> int:
-    """Do something with the keys; the exit code."""
-    from services.auth.settings import AuthSettings
+def _operate(work: Callable[[SigningKeys], Awaitable[None]]) -> None:
     from services.auth.wiring import open_signing_keys
-    from services.cli.installation import load_operator_settings
-    from services.kit.errors import DomainError
-    from services.kit.logs import configure_logging
-    from services.kit.process import refuse
-    from services.kit.settings import SettingUnusable
+    from services.cli.operation import operate
 
-    settings = load_operator_settings(AuthSettings)
-    # What is done is said here, and taken down in the audit log.
-    configure_logging(settings.model_copy(update={"log_level": "error"}), "keys")
-
-    async def work_on_database() -> int:
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(DATABASE_SECONDS):
-                    opened = await stack.enter_async_context(open_signing_keys(settings))
-            except TimeoutError:
-                sys.stderr.write(
-                    "parley: the database cannot be used: check PARLEY_DATABASE_URL, and `parley migrate`\n"
-                )
-                return EXIT_FAILED
-            await work(opened)
-        return 0
-
-    try:
-        return asyncio.run(work_on_database())
-    except SettingUnusable as unusable:
-        return refuse(unusable)
-    except DomainError as failure:
-        sys.stderr.write(f"parley: {failure}\n")
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    operate("keys", open_signing_keys, work)
 
 
 async def _list(keys: SigningKeys) -> None:
@@ -89,9 +54,8 @@ async def _list(keys: SigningKeys) -> None:
     for key in await keys.list_signing_keys():
         times = (key.create_time, key.activate_time, key.retire_time, key.expire_time)
         table.add_row(key.kid, key.state.lower(), *(_written(time) if time else "" for time in times))
-    console = Console(highlight=False)
-    # Never folded: a key's name is to be copied.
-    console.print(table, width=max(console.width, 160) if not console.is_terminal else None, no_wrap=True)
+    # As wide as it is, whatever the terminal: a key's name is to be copied.
+    Console(highlight=False, width=TABLE_WIDTH).print(table)
 
 
 async def _rotate(keys: SigningKeys) -> None:
