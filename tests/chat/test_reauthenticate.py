@@ -126,6 +126,18 @@ async def test_a_token_that_is_no_good_is_refused_and_the_stream_goes_on_with_it
     assert not [token for token in (*bad.values(), *bad_of_ann, good, other) if token in str(logs)]
 
 
+async def test_the_client_is_told_once_of_each_token(chat: Any, as_user: Any, keys: Any) -> None:
+    told = []
+    async with chat.connect(as_user("ann")) as stream:
+        now = int(time.time())
+        for expires_at in (now + 4, now + 5):  # both sooner than the first
+            await reauthenticate(stream, keys.token(as_user.id("ann"), exp=expires_at))
+            told.append((await stream.notice("token_expiring")).expire_time.seconds - expires_at)
+        await stream.call.done_writing()
+        rest, code = await stream.rest()
+    assert (told, rest, code) == ([0, 0], [], grpc.StatusCode.OK)
+
+
 async def test_a_stream_does_not_begin_with_a_newer_token(chat: Any, as_user: Any, keys: Any) -> None:
     async with chat.connect(as_user("ann"), hello=False) as stream:
         await reauthenticate(stream, keys.token(as_user.id("ann")))
