@@ -1,12 +1,12 @@
 """`parley user`: who is an administrator, decided beside the running auth service."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-if TYPE_CHECKING:
-    from services.auth.wiring import Admins
+# What `open_administration` gives: the command line sees a service through its wiring only.
+Admins: TypeAlias = Any
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -36,7 +36,7 @@ def create_admin(
     full_name = name or email.partition("@")[0]
     _check(email, _ANY_PASSWORD, full_name)
 
-    async def grant(admins: "Admins") -> str:
+    async def grant(admins: Admins) -> str:
         found = await admins.find(email)
         if found is None:
             return ""
@@ -45,7 +45,7 @@ def create_admin(
         granted = await admins.grant(email)
         return f"{granted.email} is an administrator now; its next sign-in or refresh gives it the rights"
 
-    async def create(admins: "Admins") -> str:
+    async def create(admins: Admins) -> str:
         created = await admins.create(email, password, full_name)
         return f"{created.email} is registered, and is an administrator"
 
@@ -63,7 +63,7 @@ def remove_admin(email: Email) -> None:
     from services.auth.wiring import open_administration
     from services.cli.operation import operate
 
-    async def remove(admins: "Admins") -> tuple[str, int]:
+    async def remove(admins: Admins) -> tuple[str, int]:
         found = await admins.find(email)
         removed = await admins.remove(email)
         was = found is not None and found.is_admin

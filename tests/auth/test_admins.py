@@ -7,9 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from services.auth.domain.admins import Admins
 from services.auth.errors import EmailTaken, PasswordWeak, UserDisabled, UserNotFound, UserPurging
 from services.auth.settings import AuthSettings
-from services.auth.wiring import Admins, open_administration
+from services.auth.wiring import open_administration
 from services.kit.database import libpq_url
 
 PASSWORD = "correct horse battery staple"

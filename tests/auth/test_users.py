@@ -109,7 +109,8 @@ def do(users: UserServiceStub, people: People) -> Do:
 
     async def do(rpc: str, name: str, by: str = "admin") -> User:
         request = getattr(pb2, f"{rpc}Request")(user_id=people.id(name))
-        return (await getattr(users, rpc)(request, metadata=people(by))).user
+        user: User = (await getattr(users, rpc)(request, metadata=people(by))).user
+        return user
 
     return do
 

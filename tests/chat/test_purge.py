@@ -1,7 +1,7 @@
 """A user who is removed for good: nothing of it is left in chat, and rooms go on for those who are still there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from services.kit.settings import DatabaseSettings
 from tests.chat.conftest import Chat, StartChat, eventually, store_messages
 from tests.support import raises_status, reason_of, status_of
 
-Purge = Callable[[str], Awaitable[None]]
+Purge = Callable[[str], Coroutine[Any, Any, None]]
 TABLES = ("rooms", "members", "messages", "connections")
 
 
@@ -108,7 +108,7 @@ async def test_followers_get_gaps_for_what_is_gone_and_go_on(chat: Chat, as_user
     async with chat.connect(bob, (room, 0)) as live:
         assert live.sequences == [1, 2, 3, 4, 5, 6]
         await purge("ann")
-        watch = chat.stub.WatchRoom(pb2.WatchRoomRequest(room_id=room), metadata=bob)
+        watch: Any = chat.stub.WatchRoom(pb2.WatchRoomRequest(room_id=room), metadata=bob)
         told: list[Any] = []
         async with asyncio.timeout(10):
             while not told or told[-1] != "caught up":
@@ -178,7 +178,10 @@ async def test_who_joins_while_the_last_member_is_removed_has_the_room_or_finds_
             return False
         return True
 
-    joined = (await asyncio.gather(purge("ann"), *map(join, rooms, people)))[1:]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(purge("ann"))
+        joining = [tasks.create_task(join(room, who)) for room, who in zip(rooms, people, strict=True)]
+    joined = [task.result() for task in joining]
     assert await left_of(database, as_user.id("ann")) == NOTHING
     assert await count(database, "rooms") == sum(joined)
     for room, is_in, n in zip(rooms, joined, range(12), strict=True):
