@@ -1,10 +1,9 @@
 """Registering, signing in and out, and the tokens in between."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -16,31 +15,10 @@ from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.chores import Chores
 from services.auth.domain.throttle import Throttle
-from services.auth.settings import AuthSettings
-from services.auth.wiring import open_auth
 from services.kit.database import Database
 from services.kit.ids import utc_now
-from tests.conftest import Serve
+from tests.auth.people import PASSWORD, login, refresh, register
 from tests.support import TestKeys, bearer, raises_status
-
-PASSWORD = "correct horse battery staple"
-
-
-@pytest.fixture
-async def auth(serve: Serve, settings: Callable[..., Any]) -> AuthServiceStub:
-    """A running auth service."""
-    return AuthServiceStub(await serve(open_auth, settings(AuthSettings), own_keys=True))
-
-
-async def register(auth: AuthServiceStub, email: str = "ann@example.com") -> pb2.User:
-    """A user with PASSWORD."""
-    request = pb2.RegisterRequest(email=email, password=PASSWORD, full_name="Ann Arbor")
-    return (await auth.Register(request)).user
-
-
-async def login(auth: AuthServiceStub, email: str = "ann@example.com") -> pb2.LoginResponse:
-    """A new session."""
-    return await auth.Login(pb2.LoginRequest(email=email, password=PASSWORD, device_label="laptop"))
 
 
 async def test_who_registers_can_sign_in_and_is_known(auth: AuthServiceStub) -> None:
@@ -132,14 +110,6 @@ async def test_a_refresh_token_is_good_once_and_its_successor_goes_on(auth: Auth
     third = (await refresh(auth, second.refresh_token)).tokens
     assert len({first.refresh_token, second.refresh_token, third.refresh_token}) == 3
     await auth.GetCurrentUser(pb2.GetCurrentUserRequest(), metadata=bearer(third.access_token))
-
-
-async def test_fifty_refreshes_at_once_with_one_token_give_one_successor(auth: AuthServiceStub) -> None:
-    await register(auth)
-    token = (await login(auth)).tokens.refresh_token
-    answers = await asyncio.gather(*(refresh(auth, token) for _ in range(50)))
-    assert len({answer.tokens.refresh_token for answer in answers}) == 1
-    await refresh(auth, answers[0].tokens.refresh_token)
 
 
 async def test_a_token_exchanged_long_ago_ends_the_session(auth: AuthServiceStub, database_url: str) -> None:
@@ -252,11 +222,6 @@ async def test_no_secret_is_stored_as_it_was_given(auth: AuthServiceStub, databa
     for secret in (PASSWORD, tokens.refresh_token, newest.refresh_token, newest.access_token):
         assert secret not in dump
     assert "$argon2id$v=19$m=19456,t=2,p=1$" in dump
-
-
-async def refresh(auth: AuthServiceStub, token: str, request_id: str = "") -> pb2.RefreshTokenResponse:
-    """Exchange a refresh token."""
-    return await auth.RefreshToken(pb2.RefreshTokenRequest(refresh_token=token, request_id=request_id))
 
 
 def dump_of(database_url: str) -> str:
