@@ -63,6 +63,7 @@ from services.kit.mail import Mailer
 from services.kit.revocations import RevokedSessions
 from services.kit.secret_files import read_or_make_secret
 from services.kit.server import Service
+from services.kit.settings import SettingUnusable
 
 AUTH_SERVICE = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
 USER_SERVICE = user_service_pb2.DESCRIPTOR.services_by_name["UserService"]
@@ -228,6 +229,8 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def _built_in_secrets(settings: AuthSettings) -> Mapping[str, str]:
+    if unknown := settings.service_secrets.keys() - set(BUILT_IN):
+        raise SettingUnusable(f"PARLEY_AUTH_SERVICE_SECRETS names {', '.join(sorted(unknown))}, which is no service")
     return {
         name: settings.service_secrets.get(name)
         or base64url.encode(read_or_make_secret(settings.data_dir / "services" / f"{name}.secret"))

@@ -24,7 +24,7 @@ from services.kit.access import MAX_TOKEN_BYTES
 from services.kit.database import libpq_url
 from services.kit.identity import service_secret
 from services.kit.ids import uuid7
-from services.kit.settings import ServiceSettings
+from services.kit.settings import ServiceSettings, SettingUnusable
 from tests.auth.suite import outcome, sign_up, sign_up_admin, start, until
 from tests.conftest import Serve
 from tests.support import Metadata, TestKeys, bearer, raises_status
@@ -290,6 +290,12 @@ async def test_refusals_that_services_tell_are_taken_down_once(
     ).fetchall()
     details = {"method": "parley.agent.v1.AgentService/GetAgent"}
     assert found == [(who, session, "192.0.2.7", "tests", details, 1_700_000_000)]
+
+
+async def test_a_secret_for_a_service_that_does_not_exist_is_no_setting(settings: Make) -> None:
+    with pytest.raises(SettingUnusable, match="names agnet, which is no service"):
+        async with open_auth(settings(AuthSettings, auth_service_secrets=f"agnet={'a' * 40}")):
+            pass
 
 
 async def test_what_auth_itself_refuses_is_taken_down(settings: Make, rows: Any) -> None:
