@@ -43,12 +43,14 @@ class Accounts:
 
         Raises EmailTaken, PasswordWeak, Overloaded.
         """
-        async with self._db.read() as tx:
-            if await Users(tx).by_email(email_key(email)) is not None:
-                raise EmailTaken  # Before the password is hashed: it is the expensive part.
-        await self._rules.check(password, email=email, full_name=full_name, field="password")
+        with self._passwords.place():
+            async with self._db.read() as tx:
+                if await Users(tx).by_email(email_key(email)) is not None:
+                    raise EmailTaken  # Before the password is hashed: it is the expensive part.
+            await self._rules.check(password, email=email, full_name=full_name, field="password")
+            password_hash = await self._passwords.hash(password)
         now = self._clock()
-        user = User(uuid7(), email, full_name, await self._passwords.hash(password), now, now)
+        user = User(uuid7(), email, full_name, password_hash, now, now)
         async with self._db.transaction() as tx:
             if not await Users(tx).add(user, email_key(email)):
                 raise EmailTaken

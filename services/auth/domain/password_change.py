@@ -57,15 +57,16 @@ class PasswordChanges:
         """
         async with self._db.read() as tx:
             user = await require_live_session(tx, user_id, session_id, self._clock())
-        await self._rules.check(new_password, email=user.email, full_name=user.full_name)
-        attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(user.email), origin=origin)
-        try:
-            is_right = await self._passwords.matches(current_password, user.password_hash)
-            new_hash = await self._passwords.hash(new_password) if is_right else ""
-        except Overloaded:
-            async with self._db.transaction() as tx:
-                await attempt.withdrawn(tx)
-            raise
+        with self._passwords.place():
+            await self._rules.check(new_password, email=user.email, full_name=user.full_name)
+            attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(user.email), origin=origin)
+            try:
+                is_right = await self._passwords.matches(current_password, user.password_hash)
+                new_hash = await self._passwords.hash(new_password) if is_right else ""
+            except Overloaded:
+                async with self._db.transaction() as tx:
+                    await attempt.withdrawn(tx)
+                raise
         revocation = None
         async with self._db.transaction() as tx:
             # Whoever changed it while this one was verified was first: then the current one is another.

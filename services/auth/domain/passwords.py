@@ -34,6 +34,7 @@ class Passwords:
         self._pool = pool
         self._most = slots + queue
         self._at_work = 0
+        self._places = 0
         self._decoy = _hash_of_nothing()
 
     async def hash(self, password: str) -> str:
@@ -50,6 +51,17 @@ class Passwords:
     def is_outdated(self, stored: str) -> bool:
         """Whether a hash was made with parameters that are no longer ours."""
         return bool(_CONTEXT.needs_update(stored))
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for a call that will hash, so that one too many costs nothing. Raises Overloaded."""
+        if self._places >= self._most:
+            raise Overloaded(retry_after=timedelta(seconds=1))
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do what is as expensive as a hash in its turn. Raises Overloaded when too many wait."""

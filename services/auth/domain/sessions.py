@@ -72,24 +72,11 @@ class SignIns:
 
         An address that is not known, and a password that is wrong, cost the same: the same statements and one hash.
         """
-        attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(email), origin=origin)
-        async with self._db.read() as tx:
-            found = await Users(tx).by_email(email_key(email))
-        while True:
-            user = await self._verified(found, password, attempt, origin)
-            new_hash = await self._upgraded(user.password_hash, password)
-            async with self._db.transaction() as tx:
-                # If it is not as it was verified, its password was changed, or it was disabled: then it is verified
-                # again, so that no session is left of what was before.
-                found = await Users(tx).by_id_for_update(user.id)
-                started = None
-                if found == user:
-                    started = await self._start(tx, user, new_hash, device_label, origin)
-                    await attempt.succeeded(tx)
-            if started is not None:
-                session, refresh_token, ended = started
-                self._revoker.announce(ended)
-                return SignedIn(await self._issuer.issue(user, session), refresh_token, session), user
+        with self._passwords.place():
+            attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(email), origin=origin)
+            async with self._db.read() as tx:
+                found = await Users(tx).by_email(email_key(email))
+            return await self._sign_in(found, password, device_label, attempt, origin)
 
     async def refresh_token(self, refresh_token: str, request_id: UUID | None, origin: Origin) -> SignedIn:
         """Exchange a refresh token for its successor. Raises RefreshTokenInvalid, RefreshTokenReused, SessionRevoked.
@@ -122,6 +109,25 @@ class SignIns:
         if not is_good:
             raise RefreshTokenReused
         return SignedIn(await self._issuer.issue(user, session), successor, session)
+
+    async def _sign_in(
+        self, found: User | None, password: str, device_label: str, attempt: Attempt, origin: Origin
+    ) -> tuple[SignedIn, User]:
+        while True:
+            user = await self._verified(found, password, attempt, origin)
+            new_hash = await self._upgraded(user.password_hash, password)
+            async with self._db.transaction() as tx:
+                # If it is not as it was verified, its password was changed, or it was disabled: then it is verified
+                # again, so that no session is left of what was before.
+                found = await Users(tx).by_id_for_update(user.id)
+                started = None
+                if found == user:
+                    await attempt.succeeded(tx)
+                    started = await self._start(tx, user, new_hash, device_label, origin)
+            if started is not None:
+                session, refresh_token, ended = started
+                self._revoker.announce(ended)
+                return SignedIn(await self._issuer.issue(user, session), refresh_token, session), user
 
     async def _verified(self, user: User | None, password: str, attempt: Attempt, origin: Origin) -> User:
         """The user, if it is one, the password is right, and it may sign in. What fails is taken down."""
