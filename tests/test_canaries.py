@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.auth.domain.secret import new_refresh_token
+from services.auth.domain.secret import new_secret
 from services.auth.models.sessions import AccessToken, SignedIn
 from tests.canaries import Canaries, LogWatch, remembered
 
@@ -24,7 +24,7 @@ from tests.canaries import Canaries, LogWatch, remembered
     ],
 )
 def test_a_secret_in_a_log_is_noticed_however_it_is_written(written: str) -> None:
-    canaries, token = Canaries(), new_refresh_token()
+    canaries, token = Canaries(), new_secret()
     canaries.add("password", "only the canary knows")
     canaries.add_token("token", token)
     canaries.add_token("token", f"eyJhbGciOi.eyJzdWIiOi.{token}andtherest")
@@ -48,7 +48,7 @@ def test_what_tests_and_their_processes_wrote_is_looked_at(tmp_path: Path, monke
 
 
 def test_tokens_that_auth_gives_out_are_remembered() -> None:
-    token: Any = new_refresh_token()
+    token: Any = new_secret()
     session: Any = None
     SignedIn(AccessToken("a.b.c", session), token, session)
     assert remembered.found_in(f"refresh_token={token}") == {"a refresh token"}

@@ -50,18 +50,16 @@ from services.auth.servicer.signing_keys import SigningKeyRpcs
 from services.auth.servicer.tokens import TokenRpcs
 from services.auth.servicer.users import UserRpcs
 from services.auth.settings import AuthJobSettings, AuthSettings
-from services.kit import base64url
 from services.kit.access import TokenVerifier
 from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
 from services.kit.feed import open_feed
-from services.kit.identity import Identity
+from services.kit.identity import Identity, kept_service_secret
 from services.kit.ids import utc_now
 from services.kit.jobs import Job, JobQueue
 from services.kit.mail import Mailer
 from services.kit.revocations import RevokedSessions
-from services.kit.secret_files import read_or_make_secret
 from services.kit.server import Service
 from services.kit.settings import SettingUnusable
 
@@ -232,9 +230,7 @@ def _built_in_secrets(settings: AuthSettings) -> Mapping[str, str]:
     if unknown := settings.service_secrets.keys() - set(BUILT_IN):
         raise SettingUnusable(f"PARLEY_AUTH_SERVICE_SECRETS names {', '.join(sorted(unknown))}, which is no service")
     return {
-        name: settings.service_secrets.get(name)
-        or base64url.encode(read_or_make_secret(settings.data_dir / "services" / f"{name}.secret"))
-        for name in BUILT_IN
+        name: settings.service_secrets.get(name) or kept_service_secret(settings.data_dir, name) for name in BUILT_IN
     }
 
 

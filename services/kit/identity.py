@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
@@ -17,7 +18,7 @@ from services.kit.secret_files import read_or_make_secret
 from services.kit.service_tokens import open_service_tokens
 from services.kit.settings import ServiceSettings
 
-__all__ = ["Identity", "Refusal", "open_identity", "service_secret"]
+__all__ = ["Identity", "Refusal", "kept_service_secret", "open_identity", "service_secret"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ def service_secret(settings: ServiceSettings, name: str) -> str:
     """The secret of a service's own account: the setting's, or else the one kept in the data folder."""
     if settings.service_secret is not None:
         return settings.service_secret.get_secret_value()
-    return base64url.encode(read_or_make_secret(settings.data_dir / "services" / f"{name}.secret"))
+    return kept_service_secret(settings.data_dir, name)
+
+
+def kept_service_secret(data_dir: Path, name: str) -> str:
+    """The secret of a service's own account that is kept in the data folder, made if it is not there."""
+    return base64url.encode(read_or_make_secret(data_dir / "services" / f"{name}.secret"))
 
 
 @asynccontextmanager

@@ -74,8 +74,5 @@ def secret_hash(secret: str) -> bytes:
     return sha256(secret.encode()).digest()
 
 
-new_refresh_token, token_hash = new_secret, secret_hash
-
-
 def _derived(secret: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)

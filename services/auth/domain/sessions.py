@@ -12,7 +12,7 @@ from services.auth.domain.accounts import email_key
 from services.auth.domain.audit import Audit
 from services.auth.domain.passwords import Passwords
 from services.auth.domain.revocations import Revoker
-from services.auth.domain.secret import Secret, new_refresh_token, token_hash
+from services.auth.domain.secret import Secret, new_secret, secret_hash
 from services.auth.domain.signing import TokenIssuer
 from services.auth.domain.throttle import Attempt, Throttle, ThrottleKind
 from services.auth.errors import CredentialsInvalid, RefreshTokenInvalid, RefreshTokenReused, UserDisabled
@@ -85,7 +85,7 @@ class SignIns:
         long as the successor is unused. What else is exchanged a second time has been copied: the session ends.
         """
         now = self._clock()
-        presented, successor = token_hash(refresh_token), self._secret.successor(refresh_token)
+        presented, successor = secret_hash(refresh_token), self._secret.successor(refresh_token)
         async with self._db.transaction() as tx:
             found = await Sessions(tx).lock_by_token(presented)
             if found is None:
@@ -101,7 +101,7 @@ class SignIns:
             is_good = is_new or await self._is_repeat(tx, token, request_id, successor, now)
             if is_new:
                 await Sessions(tx).exchange(presented, request_id, now)
-                await Sessions(tx).add_token(token_hash(successor), session.id, now)
+                await Sessions(tx).add_token(secret_hash(successor), session.id, now)
                 expire_time = min(now + self._life.idle, session.last_expire_time)
                 session = await Sessions(tx).use(session.id, expire_time, origin, now)
             ended = None if is_good else await self._end_copied(tx, session, origin)
@@ -162,7 +162,7 @@ class SignIns:
         self, tx: AsyncConnection, user: User, new_hash: str | None, device_label: str, origin: Origin
     ) -> tuple[Session, str, Revocation | None]:
         """A session with its refresh token, and what had to end for it. The user is locked."""
-        now, refresh_token = self._clock(), new_refresh_token()
+        now, refresh_token = self._clock(), new_secret()
         last_expire_time = now + self._life.longest
         expire_time = min(now + self._life.idle, last_expire_time)
         session = Session(
@@ -172,7 +172,7 @@ class SignIns:
             await Users(tx).set_password_hash(user.id, new_hash)
         surplus = await Sessions(tx).end_least_used(user.id, now, kept=MOST_SESSIONS - 1)
         await Sessions(tx).add(session)
-        await Sessions(tx).add_token(token_hash(refresh_token), session.id, now)
+        await Sessions(tx).add_token(secret_hash(refresh_token), session.id, now)
         await self._audit.record(
             tx, AuditType.SIGNED_IN, origin=origin, actor_id=user.id, subject_id=user.id, session_id=session.id
         )
@@ -185,7 +185,7 @@ class SignIns:
             return True
         if request_id is None or request_id != token.request_id:
             return False
-        return not await Sessions(tx).is_exchanged(token_hash(successor))
+        return not await Sessions(tx).is_exchanged(secret_hash(successor))
 
     async def _end_copied(self, tx: AsyncConnection, session: Session, origin: Origin) -> Revocation | None:
         await self._audit.record(
