@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
@@ -78,6 +78,7 @@ class TokenVerifier:
         self._remembered: OrderedDict[str, Caller] = OrderedDict()
         self._of_session: dict[UUID, set[str]] = {}
         self._most = remembered
+        self._on_forget: list[Callable[[], None]] = []
         self._revoked.subscribe(self._mark)
 
     def recall(self, token: str) -> Caller | None:
@@ -146,6 +147,12 @@ class TokenVerifier:
         """Verify all tokens anew when they come next: a key is gone."""
         self._remembered.clear()
         self._of_session.clear()
+        for listener in self._on_forget:
+            listener()
+
+    def on_forget(self, listener: Callable[[], None]) -> None:
+        """Have a function called when all tokens are to be verified anew, those of open streams as well."""
+        self._on_forget.append(listener)
 
     def _remember(self, token: str, caller: Caller) -> None:
         self._remembered[token] = caller

@@ -173,6 +173,14 @@ class Call:
             self.admit(caller, token)
         return caller
 
+    async def verify_again(self) -> None:
+        """End the call if its token is good no more."""
+        if self.token is not None:
+            try:
+                await self._gate.caller_of(self.token, self)
+            except DomainError as failure:
+                self.end(failure)
+
     def release(self) -> None:
         """The call is over."""
         if self._expiry is not None:

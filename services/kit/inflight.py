@@ -15,6 +15,9 @@ class Endable(Protocol):
     def end(self, failure: DomainError) -> None:
         """End now, with this failure."""
 
+    async def verify_again(self) -> None:
+        """End if the token is good no more."""
+
 
 class InFlight:
     """A register of calls. gRPC's own `stop` returns before handlers have run their `finally`; this one does not."""
@@ -26,6 +29,7 @@ class InFlight:
         self._followers: set[Endable] = set()
         self._others: set[Endable] = set()
         self._of_session: dict[UUID, set[Endable]] = {}
+        self._verifying: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -70,6 +74,17 @@ class InFlight:
         """The session was revoked: so are the calls that are bound to it."""
         for call in list(self._of_session.get(session_id, ())):
             call.end(SessionRevoked())
+
+    def verify_again(self) -> None:
+        """A key is gone: so are the calls that are bound to a session and whose token it had signed."""
+        if self._verifying is not None:
+            self._verifying.cancel()
+        self._verifying = asyncio.create_task(self._verify_one_by_one(), name="verify-again")
+
+    async def _verify_one_by_one(self) -> None:
+        for call in [call for calls in self._of_session.values() for call in calls]:
+            await call.verify_again()
+            await asyncio.sleep(0)  # Each may take 130 µs: others have their turn in between.
 
     def drain(self) -> None:
         """Tell every long stream that the server is about to stop."""

@@ -111,6 +111,7 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
     server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))
     address = _bind(server, settings.listen_host, port, reuse_port=settings.reuse_port)
     unsubscribe = service.identity.revoked.subscribe(inflight.end_session)
+    service.identity.verifier.on_forget(inflight.verify_again)
     await server.start()
     log.info("listening", service=service.name, address=address)
     try:

@@ -1,36 +1,24 @@
 """Who may call what: only a token of ours opens a door, only its own, and only until it expires."""
 
-import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
-from parley.auth.v1 import auth_service_pb2 as auth_pb2
-from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from parley.common.v1 import access_pb2
 from parley.file.v1 import file_service_pb2 as pb2
-from services.kit import jwks
 from services.kit.access import Caller, TokenVerifier, bearer_token
-from services.kit.calls import Registration, may_call
-from services.kit.errors import DependencyUnavailable, TokenExpired, TokenInvalid, TokenMissing
+from services.kit.calls import may_call
+from services.kit.errors import TokenExpired, TokenInvalid, TokenMissing
 from services.kit.ids import uuid7
-from services.kit.jwks import open_remote_keys
-from services.kit.outgoing import CHANNEL_OPTIONS
-from services.kit.server import Service, running
-from tests.kit.conftest import KINDS, Start, call_of_kind, service_of, service_settings
+from tests.kit.conftest import KINDS, Start, call_of_kind
 from tests.support import AUDIENCE, ISSUER, KID, TestKeys, bearer, raises_status
 
 USER = uuid4()
@@ -66,6 +54,10 @@ def without(claim: str) -> MakeToken:
     return lambda keys: keys.token(USER, **{claim: None})
 
 
+def with_claim(claim: str, value: Any) -> MakeToken:
+    return lambda keys: keys.token(USER, **{claim: value})
+
+
 BAD_TOKENS: dict[str, MakeToken] = {
     "not a JWT": lambda _: "nonsense",
     "three empty parts": lambda _: "..",
@@ -91,6 +83,18 @@ BAD_TOKENS: dict[str, MakeToken] = {
     "a subject that is no UUID": lambda keys: keys.token(USER, sub="ann"),
     "a session that is no UUID": lambda keys: keys.token(USER, sid=7),
     **{f"no {claim}": without(claim) for claim in CLAIMS},
+    **{
+        f"{claim} {value!r}": with_claim(claim, value)
+        for claim, value in [
+            *((claim, value) for claim in ("iat", "nbf", "exp") for value in (True, "4102444800", 4102444800.5, [1])),
+            ("client_id", 7),
+            ("scope", ["admin"]),
+            ("methods", "a.v1.A/B"),
+            ("methods", [7]),
+        ]
+    },
+    "issued in the future": lambda keys: keys.token(USER, iat=int(time.time()) + 40),
+    "good in the future": lambda keys: keys.token(USER, nbf=int(time.time()) + 40),
 }
 
 
@@ -151,9 +155,10 @@ async def test_the_handler_learns_who_calls(start: Start, keys: TestKeys) -> Non
         assert caller.scopes == {"admin", "reports"}
 
 
-async def test_a_clock_that_is_a_little_behind_the_issuers_is_no_reason_to_refuse(keys: TestKeys) -> None:
+@pytest.mark.parametrize("claim", ["iat", "nbf"])
+async def test_a_clock_that_is_a_little_behind_the_issuers_is_no_reason_to_refuse(keys: TestKeys, claim: str) -> None:
     verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
-    assert (await verifier.verify(keys.token(USER, iat=int(time.time()) + 5))).user_id == USER
+    assert (await verifier.verify(keys.token(USER, **{claim: int(time.time()) + 25}))).user_id == USER
 
 
 async def test_a_token_is_verified_once_and_not_remembered_beyond_its_expiry(
@@ -199,168 +204,34 @@ def test_each_kind_of_caller_may_call_its_own_methods(scopes: str, allowed: set[
     assert found == allowed
 
 
+@pytest.mark.parametrize(
+    ("methods", "allowed"),
+    [
+        ([], False),
+        (["a.v1.A/B"], True),
+        (["a.v1.A/C", "a.v1.A/*"], True),
+        (["a.v1.A/C"], False),
+        (["a.v1.AB/*"], False),
+        (["a.v1.A"], False),
+        (["*"], False),
+        (["a.v1.*"], False),
+        (["a.v1.A/b"], False),
+    ],
+)
+async def test_a_service_may_call_what_its_account_lists(keys: TestKeys, methods: list[str], allowed: bool) -> None:
+    verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+    caller = await verifier.verify(keys.service_token(*methods))
+    assert caller.is_service
+    assert may_call(access_pb2.ACCESS_SERVICE, caller, "a.v1.A/B") is allowed
+
+
+async def test_a_user_is_no_service_whatever_methods_its_token_lists(keys: TestKeys) -> None:
+    verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+    caller = await verifier.verify(keys.admin_token(USER, methods=["a.v1.A/B"]))
+    assert (caller.is_admin, caller.is_service) == (True, False)
+    assert not may_call(access_pb2.ACCESS_SERVICE, caller, "a.v1.A/B")
+
+
 async def test_a_caller_of_another_kind_is_denied(start: Start, keys: TestKeys) -> None:
     with raises_status(StatusCode.PERMISSION_DENIED, "ACCESS_DENIED"):
         await call_of_kind(await start(), "GetFile", bearer(keys.token(USER, scope="service")))
-
-
-# --- the keys of auth, over the network -------------------------------------------------------------------------------
-
-
-class FakeAuth:
-    """An auth service of which only GetJwks is called, and counted."""
-
-    def __init__(self) -> None:
-        self.keys = {KID: Ed25519PrivateKey.generate()}
-        self.asked = 0
-        self.max_age = 300.0
-        self.answers = asyncio.Event()
-        self.answers.set()
-
-    def token(self, kid: str = KID) -> str:
-        claims = TestKeys().claims(USER)
-        return jwt.encode(claims, self.keys[kid], "EdDSA", headers={"typ": "at+jwt", "kid": kid})
-
-    async def get_jwks(self, _request: Any, _call: Any) -> auth_pb2.GetJwksResponse:
-        self.asked += 1
-        await self.answers.wait()
-        max_age = Duration()
-        max_age.FromMilliseconds(int(self.max_age * 1000))
-        found = []
-        for kid, key in self.keys.items():
-            public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-            x = base64.urlsafe_b64encode(public).rstrip(b"=").decode()
-            found.append(auth_pb2.Jwk(kty="OKP", crv="Ed25519", kid=kid, x=x, alg="EdDSA", use="sig"))
-        return auth_pb2.GetJwksResponse(keys=found, max_age=max_age)
-
-    @asynccontextmanager
-    async def serving(self, port: int = 0) -> AsyncIterator[str]:
-        service = auth_pb2.DESCRIPTOR.services_by_name["AuthService"]
-        methods = dict.fromkeys(service.methods_by_name, self.get_jwks)
-        registration = Registration(service, SimpleNamespace(**methods))
-        fake = Service("auth", [registration], service_of(TestKeys()).identity, lambda: True)
-        async with running(fake, service_settings(drain_seconds=0.1), port=port) as address:
-            yield address
-
-
-@asynccontextmanager
-async def verifying(address: str) -> AsyncIterator[TokenVerifier]:
-    async with (
-        grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
-        open_remote_keys(auth_grpc.AuthServiceStub(channel)) as keys,
-    ):
-        verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
-        keys.on_gone = verifier.forget_all
-        yield verifier
-
-
-async def test_the_keys_of_auth_are_fetched_once_for_all_who_wait_for_them() -> None:
-    auth = FakeAuth()
-    async with auth.serving() as address, verifying(address) as verifier:
-        callers = await asyncio.gather(*(verifier.verify(auth.token()) for _ in range(20)))
-    assert {caller.user_id for caller in callers} == {USER}
-    assert auth.asked == 1
-
-
-async def test_an_unknown_kid_asks_auth_again_but_not_for_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = FakeAuth()
-    async with auth.serving() as address, verifying(address) as verifier:
-        await verifier.verify(auth.token())
-        auth.keys["new"] = Ed25519PrivateKey.generate()
-        for _ in range(50):
-            with pytest.raises(TokenInvalid):
-                await verifier.verify(auth.token("new"))
-        assert auth.asked == 1
-        later = time.monotonic() + jwks.REFETCH_INTERVAL
-        monkeypatch.setattr("services.kit.jwks.time", SimpleNamespace(monotonic=lambda: later))
-        assert (await verifier.verify(auth.token("new"))).user_id == USER
-        assert auth.asked == 2
-
-
-async def test_keys_at_hand_stay_good_while_auth_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = FakeAuth()
-    auth.max_age = 0.01
-    async with AsyncExitStack() as stack:
-        async with auth.serving() as address:
-            verifier = await stack.enter_async_context(verifying(address))
-            await verifier.verify(auth.token())
-        now = time.monotonic()
-        monkeypatch.setattr("services.kit.jwks.time", SimpleNamespace(monotonic=lambda: now + 60))
-        assert (await verifier.verify(auth.token())).user_id == USER
-
-
-async def test_a_key_that_auth_no_longer_gives_is_soon_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = FakeAuth()
-    auth.keys["old"] = Ed25519PrivateKey.generate()
-    async with auth.serving() as address, verifying(address) as verifier:
-        old = auth.token("old")
-        await verifier.verify(auth.token())
-        del auth.keys["old"]
-        now = time.monotonic()
-        monkeypatch.setattr("services.kit.jwks.time", SimpleNamespace(monotonic=lambda: now + 301))
-
-        async def use_it_on_and_on() -> None:
-            while True:
-                await verifier.verify(old)
-                await asyncio.sleep(0.01)
-
-        with pytest.raises(TokenInvalid):
-            await asyncio.wait_for(use_it_on_and_on(), 5)
-
-
-async def test_a_token_of_a_key_that_is_gone_is_refused_also_when_it_was_good_before() -> None:
-    auth = FakeAuth()
-    auth.max_age = 0.05
-    auth.keys["old"] = Ed25519PrivateKey.generate()
-    async with auth.serving() as address, verifying(address) as verifier:
-        old = auth.token("old")
-        await verifier.verify(old)
-        del auth.keys["old"]
-
-        async def use_it_on_and_on() -> None:
-            while True:
-                _ = verifier.recall(old) or await verifier.verify(old)
-                await asyncio.sleep(0.01)
-
-        with pytest.raises(TokenInvalid):
-            await asyncio.wait_for(use_it_on_and_on(), jwks.REFETCH_INTERVAL + 5)
-
-
-async def test_an_auth_that_hangs_holds_up_nobody_whose_key_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = FakeAuth()
-    async with auth.serving() as address, verifying(address) as verifier:
-        await verifier.verify(auth.token())
-        auth.answers.clear()
-        now = time.monotonic()
-        monkeypatch.setattr("services.kit.jwks.time", SimpleNamespace(monotonic=lambda: now + 301))
-        async with asyncio.timeout(1):
-            for _ in range(20):
-                assert (await verifier.verify(auth.token())).user_id == USER
-                await asyncio.sleep(0.01)
-        assert auth.asked == 2
-
-
-async def test_without_any_keys_a_call_is_told_to_come_back_and_works_once_auth_is_there() -> None:
-    auth = FakeAuth()
-    async with auth.serving() as address:
-        port = int(address.rsplit(":", 1)[1])
-    async with verifying(address) as verifier:
-        started_at = time.monotonic()
-        results = await asyncio.gather(*(verifier.verify(auth.token()) for _ in range(20)), return_exceptions=True)
-        assert {type(result) for result in results} == {DependencyUnavailable}
-        assert time.monotonic() - started_at < 2 * jwks.FETCH_TIMEOUT
-        async with auth.serving(port):
-            async with asyncio.timeout(8):
-                while True:
-                    try:
-                        assert (await verifier.verify(auth.token())).user_id == USER
-                        break
-                    except DependencyUnavailable:
-                        await asyncio.sleep(0.1)
-
-
-async def test_a_public_method_does_not_look_at_the_token() -> None:
-    async with FakeAuth().serving() as address, grpc.aio.insecure_channel(address) as channel:
-        stub = auth_grpc.AuthServiceStub(channel)
-        answer = await stub.GetJwks(auth_pb2.GetJwksRequest(), metadata=bearer("nonsense"), timeout=5)
-        assert len(answer.keys) == 1

@@ -16,8 +16,19 @@ from services.kit.access import TokenVerifier
 from services.kit.errors import DependencyUnavailable, SessionRevoked, TokenExpired, TokenInvalid
 from services.kit.ids import uuid7
 from services.kit.revocations import RevokedSessions
-from tests.kit.conftest import FILE_ID, KINDS, Start, call_of_kind, started
-from tests.support import AUDIENCE, ISSUER, Metadata, TestKeys, bearer, raises_status
+from services.kit.server import running
+from tests.kit.authority import eventually
+from tests.kit.conftest import (
+    FILE_ID,
+    KINDS,
+    Start,
+    call_of_kind,
+    connect,
+    service_of,
+    service_settings,
+    started,
+)
+from tests.support import AUDIENCE, ISSUER, Metadata, TestKeys, bearer, identity_of, raises_status
 
 STREAMS = ("DownloadFile", "UploadFile", "UploadFiles")
 
@@ -201,10 +212,9 @@ async def test_only_streams_of_the_revoked_session_end(
     channel = await start(**endless.behaviour())
     ended = [asyncio.create_task(call_of_kind(channel, "DownloadFile", of_session)) for _ in range(3)]
     goes_on = asyncio.create_task(call_of_kind(channel, "DownloadFile", token))
+    await eventually(lambda: endless.waiting == 4)
+    revoked.add([session], later())
     async with asyncio.timeout(5):
-        while endless.waiting < 4:  # noqa: ASYNC110  # it has no event
-            await asyncio.sleep(0.01)
-        revoked.add([session], later())
         for error in await asyncio.gather(*ended, return_exceptions=True):
             assert isinstance(error, grpc.aio.AioRpcError)
     assert endless.waiting == 1
@@ -223,6 +233,26 @@ async def test_a_client_that_neither_writes_nor_half_closes_hears_of_it_within_f
     async with asyncio.timeout(4):
         with raises_status(StatusCode.UNAUTHENTICATED, "SESSION_REVOKED"):
             await call
+
+
+async def test_a_stream_ends_when_the_key_of_its_token_is_gone() -> None:
+    keys, endless = TestKeys(), Endless()
+    identity = identity_of(keys)
+    async with (
+        running(service_of(keys, identity=identity, **endless.behaviour()), service_settings(), port=0) as address,
+        connect(address) as channel,
+    ):
+        calls = [asyncio.create_task(call_of_kind(channel, name, bearer(keys.token(uuid4())))) for name in STREAMS]
+        await eventually(lambda: endless.waiting == 3)
+        identity.verifier.forget_all()  # One of several keys is gone: not the one of these.
+        done, _ = await asyncio.wait(calls, timeout=0.2)
+        assert not done
+        keys.private = TestKeys().private
+        identity.verifier.forget_all()
+        async with asyncio.timeout(5):
+            for call in calls:
+                with raises_status(StatusCode.UNAUTHENTICATED, "TOKEN_INVALID"):
+                    await call
 
 
 async def test_the_handler_that_revokes_its_own_session_ends_as_well(
@@ -248,9 +278,7 @@ async def test_a_stream_that_has_ended_leaves_nothing_behind(
 
     await call_of_kind(await start(DownloadFile=keep), "DownloadFile", of_session)
     (call,) = calls
-    async with asyncio.timeout(5):
-        while call._inflight._of_session:  # noqa: ASYNC110  # it has no event
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not call._inflight._of_session)
     assert call._expiry.cancelled()
     revoked.add([session], later())
     assert call.ending is None
