@@ -756,7 +756,9 @@ class CreateServiceAccountRequest(_message.Message):
     """Its `client_id`: 3 to 64 small letters, digits and hyphens, a letter first."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The RPCs that its tokens open, up to 50; see ServiceAccount.methods."""
+        """The RPCs that its tokens open, up to 50 with 2,250 characters in all, as a token holds them; see
+        ServiceAccount.methods.
+        """
 
     def __init__(
         self,

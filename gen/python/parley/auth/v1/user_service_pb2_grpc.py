@@ -197,7 +197,7 @@ class UserServiceServicer:
         """Makes an account for a service. The secret is in this answer and nowhere else.
 
         Retry: after a lost reply the call answers SERVICE_ACCOUNT_EXISTS; rotate the secret then.
-        Reasons: SERVICE_ACCOUNT_EXISTS.
+        Reasons: SERVICE_ACCOUNT_EXISTS, VALIDATION_FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

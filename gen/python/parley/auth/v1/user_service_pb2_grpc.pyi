@@ -62,7 +62,7 @@ class UserServiceStub:
     """Makes an account for a service. The secret is in this answer and nowhere else.
 
     Retry: after a lost reply the call answers SERVICE_ACCOUNT_EXISTS; rotate the secret then.
-    Reasons: SERVICE_ACCOUNT_EXISTS.
+    Reasons: SERVICE_ACCOUNT_EXISTS, VALIDATION_FAILED.
     """
     ListServiceAccounts: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListServiceAccountsRequest, _user_service_pb2.ListServiceAccountsResponse]
     """Service accounts, newest first.
@@ -199,7 +199,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes an account for a service. The secret is in this answer and nowhere else.
 
         Retry: after a lost reply the call answers SERVICE_ACCOUNT_EXISTS; rotate the secret then.
-        Reasons: SERVICE_ACCOUNT_EXISTS.
+        Reasons: SERVICE_ACCOUNT_EXISTS, VALIDATION_FAILED.
         """
 
     @_abc_1.abstractmethod
