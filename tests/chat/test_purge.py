@@ -11,9 +11,12 @@ from sqlalchemy import text
 
 from parley.chat.v1 import chat_service_pb2 as pb2
 from services.chat.domain import purge as domain
+from services.chat.models import Member
 from services.chat.repository.purge import PurgeRows
+from services.chat.repository.rooms import RoomRows
 from services.chat.wiring import open_chat_jobs
 from services.kit.database import Database
+from services.kit.ids import utc_now, uuid7
 from services.kit.settings import DatabaseSettings
 from tests.chat.conftest import Chat, StartChat, eventually, store_messages
 from tests.support import raises_status, reason_of, status_of
@@ -187,6 +190,39 @@ async def test_who_joins_while_the_last_member_is_removed_has_the_room_or_finds_
     for room, is_in, n in zip(rooms, joined, range(12), strict=True):
         if is_in:
             assert tuple(await room_row(database, room))[:2] == (as_user.id(f"joiner-{n}"), 1)
+
+
+async def test_who_joins_a_room_in_the_moment_of_its_removal_finds_none(
+    chat: Chat, as_user: Any, database: Database
+) -> None:
+    room = await chat.create_room(as_user("ann"))
+    async with database.transaction() as tx:
+        await PurgeRows(tx).lock_room(UUID(room))
+        joining = asyncio.create_task(chat.join(room, as_user("bob")))
+        await eventually(lambda: somebody_waits(database))
+        await PurgeRows(tx).delete_room(UUID(room))
+    with raises_status(grpc.StatusCode.NOT_FOUND, "ROOM_NOT_FOUND"):
+        await joining
+
+
+async def test_a_room_that_somebody_is_just_joining_stays(
+    chat: Chat, as_user: Any, database: Database, purge: Purge
+) -> None:
+    room = await chat.create_room(as_user("ann"))
+    bob = as_user.id("bob")
+    async with database.transaction() as tx:
+        await RoomRows(tx).add_member(Member(uuid7(), UUID(room), bob, utc_now()))
+        purging = asyncio.create_task(purge("ann"))
+        await eventually(lambda: somebody_waits(database))
+    await purging
+    assert tuple(await room_row(database, room))[:2] == (bob, 1)
+
+
+async def somebody_waits(database: Database) -> bool:
+    """Whether a statement waits for the lock of another."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with database.read() as tx:
+        return bool((await tx.execute(text(waiting))).scalar_one())
 
 
 async def test_all_members_of_a_room_can_be_removed_at_once(
