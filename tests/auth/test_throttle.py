@@ -82,6 +82,13 @@ async def test_after_the_free_failures_each_wait_is_twice_the_one_before_up_to_a
     await fail(throttle, database, account="bob")
 
 
+async def test_free_attempts_are_free_for_a_process_whose_clock_is_behind(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(FREE):
+        await throttle.begin(SIGN_IN, account="ann", origin=NOWHERE)
+        clock.now -= timedelta(seconds=1)
+    await wait_of(throttle)
+
+
 async def test_a_success_forgets_the_failures(throttle: Throttle, database: Database) -> None:
     for _ in range(3):
         for _ in range(FREE - 1):

@@ -49,7 +49,8 @@ class Throttles:
         before: ColumnElement[int] = _COLUMNS.failures
         if limits.memory is not None:
             before = case((ThrottleTable.last_failure_time <= now - limits.memory, 0), else_=before)
-        allowed = ThrottleTable.retry_time <= now
+        # Another process, or another call of this one, may have counted with a time that is later than this.
+        allowed = (before < limits.free) | (ThrottleTable.retry_time <= now)
         first = insert(ThrottleTable).values(
             key=key, failures=1, last_failure_time=now, retry_time=literal(now) + _delay(literal(1), limits)
         )
