@@ -15,13 +15,14 @@ from parley.auth.v1 import user_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from parley.auth.v1.user_service_pb2_grpc import UserServiceStub
 from services.auth.settings import AuthSettings
-from services.auth.wiring import open_auth
+from services.auth.wiring import open_administration, open_auth
 from services.kit.database import libpq_url
 from services.kit.ids import uuid7
 from services.kit.purge import STEPS
 from tests.conftest import Serve
 from tests.support import Metadata, TestKeys, bearer, raises_status
 
+PASSWORD = "correct horse battery staple"
 Code = grpc.StatusCode
 User = auth_service_pb2.User
 State = auth_service_pb2.User.State
@@ -214,6 +215,34 @@ async def test_who_is_kept_out_loses_its_sessions_at_once(channel: grpc.aio.Chan
         "SELECT subject_id::text, cardinality(session_ids) FROM auth.revocations ORDER BY sequence"
     )
     assert subjects == [(people.id(f"kept-out-by-{rpc}"), 1) for rpc in ("DisableUser", "DeleteUser", "PurgeUser")]
+
+
+async def test_who_is_disabled_signs_in_again_only_when_it_is_enabled(
+    serve: Serve, settings: Callable[..., Any]
+) -> None:
+    mine = settings(AuthSettings)
+    async with open_administration(mine) as admins:
+        await admins.create("root@example.com", PASSWORD, "Root")
+        ann = await admins.create("ann@example.com", PASSWORD, "Ann")
+    channel = await serve(open_auth, mine, own_keys=True)
+    auth, users = AuthServiceStub(channel), UserServiceStub(channel)
+
+    async def sign_in(email: str) -> auth_service_pb2.TokenPair:
+        return (await auth.Login(auth_service_pb2.LoginRequest(email=email, password=PASSWORD))).tokens
+
+    root, tokens = bearer((await sign_in("root@example.com")).access_token), await sign_in("ann@example.com")
+    refresh = auth_service_pb2.RefreshTokenRequest(refresh_token=tokens.refresh_token)
+    await users.DisableUser(pb2.DisableUserRequest(user_id=str(ann.id)), metadata=root)
+    with raises_status(Code.PERMISSION_DENIED, "USER_DISABLED"):
+        await sign_in("ann@example.com")
+    with raises_status(Code.UNAUTHENTICATED, "SESSION_REVOKED"):
+        await auth.RefreshToken(refresh)
+    with raises_status(Code.UNAUTHENTICATED, "SESSION_REVOKED"):
+        await auth.GetCurrentUser(auth_service_pb2.GetCurrentUserRequest(), metadata=bearer(tokens.access_token))
+    await users.EnableUser(pb2.EnableUserRequest(user_id=str(ann.id)), metadata=root)
+    with raises_status(Code.UNAUTHENTICATED, "SESSION_REVOKED"):
+        await auth.RefreshToken(refresh)
+    await sign_in("ann@example.com")
 
 
 async def test_an_administrator_does_nothing_of_that_to_itself(do: Do, people: People) -> None:

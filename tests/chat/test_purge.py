@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,8 @@ from sqlalchemy import text
 
 from parley.chat.v1 import chat_service_pb2 as pb2
 from services.chat.domain import purge as domain
-from services.chat.models import Member
+from services.chat.models import Connection, Member
+from services.chat.repository.presence import PresenceRows
 from services.chat.repository.purge import PurgeRows
 from services.chat.repository.rooms import RoomRows
 from services.chat.wiring import open_chat_jobs
@@ -69,6 +71,9 @@ async def test_rooms_where_nobody_else_is_go_with_all_that_was_said_in_them(
             await chat.send(room, ann, f"ann {n}")
         await chat.leave(room, bob)
     await chat.leave(rooms[0], ann)  # Nobody is there, and it is ann's.
+    async with database.transaction() as tx:  # A process that has not heard yet that bob has left.
+        await PresenceRows(tx).renew(process := uuid7(), timedelta(minutes=1))
+        await PresenceRows(tx).insert(process, [Connection(uuid7(), UUID(rooms[0]), as_user.id("bob"))])
     await purge("ann")
     assert {table: await count(database, table) for table in TABLES} == NOTHING
     with raises_status(grpc.StatusCode.NOT_FOUND, "ROOM_NOT_FOUND"):
