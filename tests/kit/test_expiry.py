@@ -67,19 +67,14 @@ class Renewed:
         yield pb2.DownloadFileResponse(file=pb2.File(id=FILE_ID))
 
 
-async def test_a_stream_whose_token_is_renewed_goes_on(start: Start, keys: TestKeys) -> None:
-    renewed = Renewed(keys.token(USER), seconds=2.5)
-    channel = await start(DownloadFile=renewed)
-    async with asyncio.timeout(5):
-        assert await call_of_kind(channel, "DownloadFile", bearer(soon_expired(keys)))
-
-
-async def test_a_stream_ends_with_the_shorter_token_that_it_was_renewed_with(start: Start, keys: TestKeys) -> None:
-    renewed = Renewed(soon_expired(keys), seconds=10)
-    channel = await start(DownloadFile=renewed)
+async def test_a_stream_ends_with_the_last_token_that_it_was_renewed_with(start: Start, keys: TestKeys) -> None:
+    lengthened = await start(DownloadFile=Renewed(keys.token(USER), seconds=2.5))
+    shortened = await start(DownloadFile=Renewed(soon_expired(keys), seconds=10))
+    goes_on = asyncio.create_task(call_of_kind(lengthened, "DownloadFile", bearer(soon_expired(keys))))
     async with asyncio.timeout(5):
         with raises_status(StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED"):
-            await call_of_kind(channel, "DownloadFile", bearer(keys.token(USER)))
+            await call_of_kind(shortened, "DownloadFile", bearer(keys.token(USER)))
+        assert (await goes_on).file.id == FILE_ID
 
 
 async def test_a_stream_is_renewed_only_by_a_good_token_of_the_same_user(start: Start, keys: TestKeys) -> None:

@@ -144,7 +144,7 @@ async def test_what_cannot_be_understood_does_not_stop_the_following(auth: Autho
 async def test_an_outage_is_told_of_once_and_its_end_once(
     auth: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.kit.outage.NEWS_AFTER", 0.5)
+    monkeypatch.setattr("services.kit.outage.NEWS_AFTER", 0.2)
 
     def told(event: str) -> list[Any]:
         return [line["log_level"] for line in logs if line["event"] == event]
@@ -155,14 +155,17 @@ async def test_an_outage_is_told_of_once_and_its_end_once(
                 identity = await stack.enter_async_context(following(address, tmp_path))
                 await eventually(identity.is_ready)
             await eventually(lambda: told("auth does not tell which sessions are revoked"))
-            await asyncio.sleep(1)  # Time enough to say it again.
+            await asyncio.sleep(0.5)  # Time enough to say it again.
             async with auth.serving(port_of(address)):
                 await eventually(lambda: told("auth tells again which sessions are revoked"))
     assert told("auth does not tell which sessions are revoked") == ["warning"]
     assert told("auth tells again which sessions are revoked") == ["info"]
 
 
-async def test_a_refused_call_is_told_to_auth(auth: Authority, keys: TestKeys, tmp_path: Path) -> None:
+async def test_a_refused_call_is_told_to_auth(
+    auth: Authority, keys: TestKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.kit.refusals.GATHER_SECONDS", 0.3)
     caller, session = uuid7(), uuid7()
     token = keys.token(caller, sid=str(session), scope="service")
     async with (
