@@ -43,7 +43,6 @@ from services.auth.jobs import (
 from services.auth.servicer.accounts import AccountRpcs
 from services.auth.servicer.audit import AuditRpcs
 from services.auth.servicer.codes import CodeRpcs
-from services.auth.servicer.pending import Pending
 from services.auth.servicer.service_accounts import ServiceAccountRpcs
 from services.auth.servicer.sessions import SessionRpcs
 from services.auth.servicer.signing_keys import SigningKeyRpcs
@@ -114,7 +113,6 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 SessionRpcs(sign_ins, own_sessions),
                 CodeRpcs(resets, verifications),
                 TokenRpcs(ring, watch, service_accounts, refusals),
-                Pending(),
             )
             administration = Administration(
                 db, revoker, audit, JobQueue(), deleted_kept=settings.deleted_user_kept, clock=utc_now
@@ -124,7 +122,6 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                 AuditRpcs(AuditLog(db, utc_now)),
                 SigningKeyRpcs(keys),
                 ServiceAccountRpcs(service_accounts),
-                Pending(),
             )
             yield Service(
                 name="auth",
