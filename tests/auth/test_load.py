@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,9 +30,12 @@ HASH_SLOTS = 2
 HASH_BYTES = 19 * 2**20
 OTHER_BYTES = 64 * 2**20
 P99_SECONDS = 0.100
+CHECK_INTERVAL = 0.02
 LEAST_CHECKS = 30  # fewer than 100 are judged by their slowest, which is stricter
-# What else runs on the machine can make an attempt slow. Nothing makes a server quick that is slow by itself.
+# Something else may run on the machine. An idle process of the same kind shows how much of the time is the machine's:
+# the first attempt in which that one is quick decides, or else the one in which it is quickest. Never the server's best.
 ATTEMPTS = 4
+QUIET_SECONDS = 0.050
 DEADLINE = 60.0
 
 
@@ -51,7 +55,7 @@ class AuthProcess:
 
 
 @contextmanager
-def auth_process(database_url: str, folder: Path) -> Iterator[AuthProcess]:
+def auth_process(database_url: str, folder: Path, name: str) -> Iterator[AuthProcess]:
     """The process, for the time of the block."""
     (port,) = free_ports(1)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
@@ -61,7 +65,7 @@ def auth_process(database_url: str, folder: Path) -> Iterator[AuthProcess]:
         "PARLEY_AUTH_PORT": str(port),
         "PARLEY_AUTH_HASH_SLOTS": str(HASH_SLOTS),
     }
-    with (folder / "auth.log").open("wb") as log:
+    with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.cli", "serve", "auth"],
             env=inherited | ours,
@@ -130,48 +134,69 @@ async def test_two_hundred_logins_at_once_leave_the_server_alive_and_its_memory_
     database_url: str, tmp_path: Path
 ) -> None:
     emails = add_users(database_url)
-    with auth_process(database_url, tmp_path) as server:
-        async with own_channel(server.address) as mine, own_channel(server.address) as theirs:
-            health, auth = health_pb2_grpc.HealthStub(mine), AuthServiceStub(theirs)
-            await until_serving(health)
+    with auth_process(database_url, tmp_path, "auth") as server, auth_process(database_url, tmp_path, "idle") as idle:
+        async with (
+            own_channel(server.address) as to_server,
+            own_channel(idle.address) as to_idle,
+            own_channel(server.address) as for_logins,
+        ):
+            healths = [health_pb2_grpc.HealthStub(channel) for channel in (to_server, to_idle)]
+            auth = AuthServiceStub(for_logins)
+            for health in healths:
+                await until_serving(health)
             for email in emails[:HASH_SLOTS]:
                 await login(auth, email)  # So that everything has been used once, and idle is idle.
-            idle = server.memory()
-            slowest = []
+            memory_before = server.memory()
+            attempts = []
             for _ in range(ATTEMPTS):
                 with storm(server.address, [emails[number % USERS] for number in range(LOGINS)]) as client:
-                    outcome, times = await weather(client, health, server)
+                    outcome, (p99, idle_p99) = await weather(client, healths, server)
                 assert set(outcome) <= {"OK", "RESOURCE_EXHAUSTED with RetryInfo"}, outcome
                 assert sum(outcome.values()) == LOGINS
                 assert outcome["OK"] >= HASH_SLOTS, outcome
-                assert len(times) >= LEAST_CHECKS
-                slowest.append(sorted(times)[len(times) * 99 // 100])
-                if slowest[-1] < P99_SECONDS:
+                attempts.append((idle_p99, p99))
+                if idle_p99 < QUIET_SECONDS:
                     break
-            assert min(slowest) < P99_SECONDS, f"p99 of the health checks in each attempt: {slowest}"
-            most = idle + HASH_SLOTS * HASH_BYTES + OTHER_BYTES
-            assert server.peak <= most, f"{server.peak / 2**20:.0f} MiB, idle {idle / 2**20:.0f} MiB"
+            most = memory_before + HASH_SLOTS * HASH_BYTES + OTHER_BYTES
+            assert server.peak <= most, f"{server.peak / 2**20:.0f} MiB, idle {memory_before / 2**20:.0f} MiB"
             await asyncio.gather(*(login(auth, email) for email in emails))
+            idle_p99, p99 = min(attempts)
+            assert p99 < P99_SECONDS, f"p99 of checks {p99:.3f} s, of those of an idle process {idle_p99:.3f} s"
 
 
 async def weather(
-    client: "subprocess.Popen[str]", health: health_pb2_grpc.HealthStub, server: AuthProcess
+    client: "subprocess.Popen[str]", healths: list[health_pb2_grpc.HealthStub], server: AuthProcess
 ) -> tuple[dict[str, int], list[float]]:
-    """Let the storm loose. How its logins ended, and how long each health check took meanwhile, in seconds."""
+    """Let the storm loose. How its logins ended, and the p99 of the checks of each server meanwhile, in seconds.
+
+    A check is sent every 20 ms, whether those before it are answered or not: one that waited for them would count a
+    server that stands still for seconds as one slow check.
+    """
     assert client.stdin is not None
     assert client.stdout is not None
     client.stdin.write("go\n")
     client.stdin.flush()
     ended = asyncio.create_task(asyncio.to_thread(client.stdout.readline))
-    times = []
+    checks: list[list[asyncio.Task[float]]] = [[] for _ in healths]
     while not ended.done():
-        started = time.perf_counter()
-        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
-        times.append(time.perf_counter() - started)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        for health, sent in zip(healths, checks, strict=True):
+            sent.append(asyncio.create_task(check(health)))
         server.memory()
-        await asyncio.sleep(0.003)  # Checks enough for a p99, and most of the processor left to the others.
-    return json.loads(await ended), times
+        await asyncio.sleep(CHECK_INTERVAL)
+    times = [sorted(await asyncio.gather(*sent)) for sent in checks]
+    assert all(len(each) >= LEAST_CHECKS for each in times)
+    return json.loads(await ended), [each[len(each) * 99 // 100] for each in times]
+
+
+async def check(health: health_pb2_grpc.HealthStub) -> float:
+    """How long one check takes, in seconds; one that fails takes for ever."""
+    started = time.perf_counter()
+    try:
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+    except grpc.aio.AioRpcError:
+        return math.inf
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    return time.perf_counter() - started
 
 
 async def until_serving(health: health_pb2_grpc.HealthStub) -> None:
