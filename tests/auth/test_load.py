@@ -33,7 +33,7 @@ P99_SECONDS = 0.100
 CHECK_INTERVAL = 0.02
 LEAST_CHECKS = 30  # fewer than 100 are judged by their slowest, which is stricter
 # Something else may run on the machine. An idle process of the same kind shows how much of the time is the machine's:
-# the first attempt in which that one is quick decides, or else the one in which it is quickest. Never the server's best.
+# the first attempt in which that one is quick decides, or else the one in which it is quickest. Not the server's best.
 ATTEMPTS = 4
 QUIET_SECONDS = 0.050
 DEADLINE = 60.0
