@@ -1,7 +1,7 @@
 """`python -m tests.auth.login_storm <address> <password> <email>…`: a login of each address, all at once.
 
-It says `ready` when it is connected, begins when it gets a line, and says at the end, as JSON, how often each status
-came and whether it told when to retry.
+It says `ready` when it is connected and begins when it gets a line. A login that is refused is tried again when the
+refusal says. At the end it says, as JSON, how often each status came and whether it told when to retry.
 """
 
 import asyncio
@@ -30,20 +30,31 @@ async def storm(address: str, password: str, emails: list[str]) -> Counter[str]:
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.readline)
         stubs = [AuthServiceStub(channel) for channel in channels]
-        logins = [_login(stubs[number % CHANNELS], password, email) for number, email in enumerate(emails)]
-        return Counter(await asyncio.gather(*logins))
+        statuses: Counter[str] = Counter()
+        async with asyncio.timeout(SECONDS):
+            await asyncio.gather(
+                *(_login(stubs[number % CHANNELS], password, email, statuses) for number, email in enumerate(emails))
+            )
+        return statuses
     finally:
         for channel in channels:
             await channel.close()
 
 
-async def _login(stub: AuthServiceStub, password: str, email: str) -> str:
-    try:
-        await stub.Login(pb2.LoginRequest(email=email, password=password), timeout=SECONDS)
-    except grpc.aio.AioRpcError as error:
-        told = detail(status_of(error), details_pb2.RetryInfo) is not None
-        return f"{error.code().name}{' with RetryInfo' if told else ''}"
-    return "OK"
+async def _login(stub: AuthServiceStub, password: str, email: str, statuses: Counter[str]) -> None:
+    """Log in, trying again when the server says so, as long as it refuses politely."""
+    while True:
+        try:
+            await stub.Login(pb2.LoginRequest(email=email, password=password), timeout=SECONDS)
+        except grpc.aio.AioRpcError as error:
+            told = detail(status_of(error), details_pb2.RetryInfo)
+            statuses[f"{error.code().name}{'' if told is None else ' with RetryInfo'}"] += 1
+            if told is None:
+                return
+            await asyncio.sleep(told.retry_delay.ToTimedelta().total_seconds())
+        else:
+            statuses["OK"] += 1
+            return
 
 
 if __name__ == "__main__":

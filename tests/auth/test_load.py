@@ -152,8 +152,7 @@ async def test_two_hundred_logins_at_once_leave_the_server_alive_and_its_memory_
                 with storm(server.address, [emails[number % USERS] for number in range(LOGINS)]) as client:
                     outcome, (p99, idle_p99) = await weather(client, healths, server)
                 assert set(outcome) <= {"OK", "RESOURCE_EXHAUSTED with RetryInfo"}, outcome
-                assert sum(outcome.values()) == LOGINS
-                assert outcome["OK"] >= HASH_SLOTS, outcome
+                assert outcome["OK"] == LOGINS, outcome
                 attempts.append((idle_p99, p99))
                 if idle_p99 < QUIET_SECONDS:
                     break

@@ -43,7 +43,7 @@ class Accounts:
 
         Raises EmailTaken, PasswordWeak, Overloaded.
         """
-        with self._passwords.place():
+        async with self._passwords.turn():
             async with self._db.read() as tx:
                 if await Users(tx).by_email(email_key(email)) is not None:
                     raise EmailTaken  # Before the password is hashed: it is the expensive part.

@@ -57,7 +57,7 @@ class PasswordChanges:
         """
         async with self._db.read() as tx:
             user = await require_live_session(tx, user_id, session_id, self._clock())
-        with self._passwords.place():
+        async with self._passwords.turn():
             await self._rules.check(new_password, email=user.email, full_name=user.full_name)
             attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(user.email), origin=origin)
             try:

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import random
+import sys
+import threading
 import unicodedata
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -18,6 +21,9 @@ T = TypeVar("T")
 
 # OWASP's second choice: 19 MiB, two passes, one lane. The library's default of 64 MiB and four lanes allows 2 logins/s.
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
+TURNS_AHEAD = 2
+RETRY_SECONDS = (0.5, 2.5)
+HASHING_NICENESS = 10
 _CONTEXT = CryptContext(
     schemes=["argon2"],
     argon2__type="ID",
@@ -35,6 +41,7 @@ class Passwords:
         self._most = slots + queue
         self._at_work = 0
         self._places = 0
+        self._turns = asyncio.Semaphore(slots + TURNS_AHEAD)
         self._decoy = _hash_of_nothing()
 
     async def hash(self, password: str) -> str:
@@ -52,14 +59,20 @@ class Passwords:
         """Whether a hash was made with parameters that are no longer ours."""
         return bool(_CONTEXT.needs_update(stored))
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Keep a place for a call that will hash, so that one too many costs nothing. Raises Overloaded."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """The turn of a call that will hash: who waits for it has cost nothing yet. Raises Overloaded.
+
+        A few more than can hash have their turn at a time, so that the slots are used while others ask the database.
+        All at once would keep the event loop so busy that it accepts no other call.
+        """
         if self._places >= self._most:
-            raise Overloaded(retry_after=timedelta(seconds=1))
+            # Not the same for all who came together: they would come together again.
+            raise Overloaded(retry_after=timedelta(seconds=random.uniform(*RETRY_SECONDS)))  # noqa: S311  # no secret
         self._places += 1
         try:
-            yield
+            async with self._turns:
+                yield
         finally:
             self._places -= 1
 
@@ -77,7 +90,7 @@ class Passwords:
 @contextmanager
 def open_passwords(*, slots: int, queue: int) -> Iterator[Passwords]:
     """At most `slots` at work and `queue` waiting."""
-    pool = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="argon2")
+    pool = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="argon2", initializer=_step_back)
     try:
         yield Passwords(pool, slots=slots, queue=queue)
     finally:
@@ -87,6 +100,12 @@ def open_passwords(*, slots: int, queue: int) -> Iterator[Passwords]:
 def normalised(password: str) -> str:
     """NFC, so that the same characters typed on another keyboard are the same password (NIST SP 800-63B-4 §3.1.1.2)."""
     return unicodedata.normalize("NFC", password)
+
+
+def _step_back() -> None:
+    """Let whatever else the process does go before hashing, where threads have priorities of their own (Linux)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
 
 
 def _hash_of_nothing() -> str:

@@ -72,7 +72,7 @@ class SignIns:
 
         An address that is not known, and a password that is wrong, cost the same: the same statements and one hash.
         """
-        with self._passwords.place():
+        async with self._passwords.turn():
             attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(email), origin=origin)
             async with self._db.read() as tx:
                 found = await Users(tx).by_email(email_key(email))
