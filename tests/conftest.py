@@ -24,7 +24,7 @@ from services.kit.revocations import RevokedSessions
 from services.kit.server import Service, running
 from services.kit.settings import DatabaseSettings, ServiceSettings
 from services.migrations import migrate
-from tests.support import Metadata, TestKeys, bearer, identity_of
+from tests.support import Metadata, TestKeys, bearer, identity_of, until
 
 S = TypeVar("S", bound=DatabaseSettings)
 Serve = Callable[..., Awaitable[grpc.aio.Channel]]
@@ -160,6 +160,8 @@ async def serve(
                 service = replace(service, identity=identity_of(keys, revoked=revoked, refusals=refusals))
             address = await stack.enter_async_context(running(service, settings, port=0))
             channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+            if own_keys:
+                await until(lambda: service.is_ready() and service.identity.is_ready())
             return await stack.enter_async_context(channel)
 
         yield start

@@ -1,7 +1,8 @@
 """What tests say often: a status that a call must end with, a token, an address."""
 
+import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
@@ -20,6 +21,7 @@ from services.kit.ids import uuid7
 from services.kit.revocations import RevokedSessions
 
 ISSUER = AUDIENCE = "parley"
+DEADLINE = 10.0
 KID = "the-tests-key"
 M = TypeVar("M", bound=Message)
 Metadata = tuple[tuple[str, str], ...]
@@ -121,3 +123,10 @@ def raises_status(code: grpc.StatusCode, reason: str, *, fields: Sequence[str] |
         bad = detail(status, details_pb2.BadRequest)
         assert bad is not None, "no field violations"
         assert sorted({violation.field for violation in bad.field_violations}) == sorted(fields)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline. For what tells nobody when it changes."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.02)

@@ -30,6 +30,7 @@ from services.kit.database import Database
 from services.kit.settings import DatabaseSettings
 from services.migrations import migrate
 from services.migrations.roles import ROLES, SCHEMAS, RolesRefused, make_roles
+from tests.support import until
 
 Settings = Callable[..., Any]
 
@@ -304,12 +305,6 @@ async def test_a_service_whose_role_is_missing_says_so_once_and_waits(
 
 def as_secret(url: str) -> Any:
     return DatabaseSettings(database_url=url).database_url  # type: ignore[arg-type]  # as from the environment
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # a list of log lines has no event
-            await asyncio.sleep(0.02)
 
 
 async def test_an_owner_with_createrole_migrates_and_its_services_take_their_roles(

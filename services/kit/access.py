@@ -10,6 +10,7 @@ from uuid import UUID
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from services.kit import base64url
 from services.kit.errors import DependencyUnavailable, SessionRevoked, TokenExpired, TokenInvalid, TokenMissing
 from services.kit.revocations import RevokedSessions
 
@@ -18,6 +19,8 @@ TOKEN_TYPE = "at+jwt"
 MAX_TOKEN_BYTES = 4096
 CLOCK_SKEW = 30
 """Seconds that the clock of who signs may be ahead of the one here."""
+LATEST = 2**40
+"""Unix seconds that no token of ours holds."""
 SERVICE_SCOPE = "service"
 ADMIN_SCOPE = "admin"
 _REQUIRED_CLAIMS = ("iss", "aud", "sub", "sid", "client_id", "jti", "iat", "exp")
@@ -102,6 +105,8 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenInvalid
         try:
+            for part in token.split("."):
+                base64url.decode(part)  # PyJWT takes a token in several spellings.
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError) as error:
             raise TokenInvalid from error
@@ -176,7 +181,7 @@ class TokenVerifier:
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     """Raises TokenInvalid for times that are no whole numbers or lie too far ahead, and TokenExpired."""
     times = {name: claims[name] for name in ("iat", "nbf", "exp") if name in claims}
-    if any(type(value) is not int for value in times.values()):  # which a bool is not
+    if any(type(value) is not int or value > LATEST for value in times.values()):  # a bool's type is not int
         raise TokenInvalid
     if max(times["iat"], times.get("nbf", 0)) > now + CLOCK_SKEW:
         raise TokenInvalid

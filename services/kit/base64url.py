@@ -10,8 +10,11 @@ def encode(raw: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """The bytes of a text. Raises ValueError for what `encode` does not make."""
+    """The bytes of a text. Raises ValueError for what `encode` does not make: the same bytes have one text."""
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from error
+    if encode(raw) != text:
+        raise ValueError("not as it would be encoded")
+    return raw

@@ -1,7 +1,7 @@
 """Mail in tests: a worker that sends it, and an SMTP server that receives it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email import message_from_bytes
 from email.policy import default
@@ -12,6 +12,7 @@ from aiosmtpd.smtp import SMTP
 from services.auth.settings import AuthJobSettings
 from services.auth.wiring import open_auth_jobs
 from services.kit.jobs import run_worker
+from tests.support import until
 
 DEADLINE = 20.0
 
@@ -63,10 +64,3 @@ async def working(settings: AuthJobSettings) -> AsyncIterator[None]:
         finally:
             stop.set()
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most DEADLINE seconds."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  # what it looks at tells nobody when it changes
-            await asyncio.sleep(0.02)

@@ -14,7 +14,7 @@ from services.kit.database import libpq_url
 from services.kit.server import Service, running
 from services.kit.settings import ServiceSettings
 from tests.auth.people import EMAIL, execute, login, refresh, register
-from tests.support import Metadata, bearer, reason_of, status_of
+from tests.support import Metadata, bearer, reason_of, status_of, until
 
 DEADLINE = 20.0
 
@@ -46,13 +46,6 @@ async def start(
     await own.enter_async_context(channel)
     await until(lambda: service.is_ready() and service.identity.is_ready())
     return Server(address, channel, own.aclose)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  # what it looks at tells nobody when it changes
-            await asyncio.sleep(0.02)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:

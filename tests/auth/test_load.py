@@ -64,6 +64,7 @@ def auth_process(database_url: str, folder: Path, name: str) -> Iterator[AuthPro
         "PARLEY_DATA_DIR": str(folder / "data"),
         "PARLEY_AUTH_PORT": str(port),
         "PARLEY_AUTH_HASH_SLOTS": str(HASH_SLOTS),
+        "PARLEY_LOG_FORMAT": "json",  # as in production, and in half the time
     }
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(

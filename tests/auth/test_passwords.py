@@ -19,7 +19,6 @@ from services.auth.domain.password_rules import guesses_for
 from services.auth.domain.passwords import Passwords
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
-from tests.auth.mailbox import until
 from tests.auth.people import (
     EMAIL,
     OTHER_PASSWORD,
@@ -33,7 +32,7 @@ from tests.auth.people import (
     sessions_of,
 )
 from tests.conftest import Serve
-from tests.support import Metadata, detail, raises_status, reason_of, status_of
+from tests.support import Metadata, detail, raises_status, reason_of, status_of, until
 
 Code = grpc.StatusCode
 DEADLINE = 20.0

@@ -25,9 +25,9 @@ from services.kit.database import libpq_url
 from services.kit.identity import service_secret
 from services.kit.ids import uuid7
 from services.kit.settings import ServiceSettings, SettingUnusable
-from tests.auth.suite import outcome, sign_up, sign_up_admin, start, until
+from tests.auth.suite import outcome, sign_up, sign_up_admin, start
 from tests.conftest import Serve
-from tests.support import Metadata, TestKeys, bearer, raises_status
+from tests.support import Metadata, TestKeys, bearer, raises_status, until
 
 Code = grpc.StatusCode
 Make = Callable[..., Any]

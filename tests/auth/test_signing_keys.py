@@ -30,9 +30,9 @@ from services.file.wiring import open_file
 from services.kit.database import libpq_url
 from services.kit.ids import utc_now
 from services.kit.settings import SettingUnusable
-from tests.auth.suite import SignedIn, eventually, outcome, sign_in, sign_up, start, until
+from tests.auth.suite import SignedIn, eventually, outcome, sign_in, sign_up, start
 from tests.conftest import Serve
-from tests.support import Metadata, detail, raises_status, status_of
+from tests.support import Metadata, detail, raises_status, status_of, until
 
 Code = grpc.StatusCode
 State = pb2.SigningKey.State

@@ -21,8 +21,8 @@ from services.auth.models.users import User
 from services.auth.settings import AuthJobSettings
 from services.kit.database import Database
 from services.kit.jobs import JobQueue
-from tests.auth.mailbox import DEADLINE, Mailbox, until, working
-from tests.support import bearer
+from tests.auth.mailbox import DEADLINE, Mailbox, working
+from tests.support import bearer, until
 
 Settings = Callable[..., Any]
 
