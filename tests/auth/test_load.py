@@ -34,7 +34,7 @@ CHECK_INTERVAL = 0.02
 LEAST_CHECKS = 30  # fewer than 100 are judged by their slowest, which is stricter
 # Something else may run on the machine. An idle process of the same kind shows how much of the time is the machine's:
 # the first attempt in which that one is quick decides, or else the one in which it is quickest. Not the server's best.
-ATTEMPTS = 4
+ATTEMPTS = 3
 QUIET_SECONDS = 0.050
 DEADLINE = 60.0
 
@@ -161,7 +161,9 @@ async def test_two_hundred_logins_at_once_leave_the_server_alive_and_its_memory_
             assert server.peak <= most, f"{server.peak / 2**20:.0f} MiB, idle {memory_before / 2**20:.0f} MiB"
             await asyncio.gather(*(login(auth, email) for email in emails))
             idle_p99, p99 = min(attempts)
-            assert p99 < P99_SECONDS, f"p99 of checks {p99:.3f} s, of those of an idle process {idle_p99:.3f} s"
+            # What a process without anything to do takes longer on a busy machine is not the storm's doing.
+            limit = P99_SECONDS + (0 if idle_p99 < QUIET_SECONDS else idle_p99)
+            assert p99 < limit, f"p99 of checks {p99:.3f} s, of those of an idle process {idle_p99:.3f} s"
 
 
 async def weather(
