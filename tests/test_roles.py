@@ -121,8 +121,24 @@ def test_every_privilege_is_one_that_is_meant(database_url: str) -> None:
         for of, table in tables_of(database_url):
             if of == own:
                 wanted[role, f"{of}.{table}"] = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+    wanted["parley_auth", "auth.audit_events"] -= {"UPDATE"}
     sequences = {("parley_worker", name): {"USAGE"} for name, kind in kinds.items() if kind == "S"}
     assert found == wanted | sequences
+
+
+def test_auth_adds_to_its_audit_log_and_cannot_rewrite_it(database_url: str) -> None:
+    with connected(as_login(database_url, "parley_auth")) as connection:
+        event = (uuid4(), "SIGNED_IN", "", "")
+        for _ in range(2):
+            connection.execute(
+                "INSERT INTO auth.audit_events (id, type, create_time, address, user_agent, details)"
+                " VALUES (%s, %s, now(), %s, %s, '{}') ON CONFLICT (id) DO NOTHING",
+                event,
+            )
+        for rewriting in ("UPDATE auth.audit_events SET type = 'SIGNED_OUT'", "TRUNCATE auth.audit_events"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(rewriting)
+        assert connection.execute("DELETE FROM auth.audit_events").rowcount == 1
 
 
 def test_schemas_and_functions_are_not_for_everybody(database_url: str) -> None:

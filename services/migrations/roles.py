@@ -40,6 +40,10 @@ GRANTS: tuple[tuple[str, LiteralString, LiteralString], ...] = (
     *((role, "SELECT", "TABLE public.alembic_version") for role in ROLES),
 )
 
+# Taken back from what GRANTS gives for all tables of a schema. The audit log is added to, and removed when it is old:
+# whoever breaks into auth does not rewrite what was done.
+WITHHELD: tuple[tuple[str, LiteralString, LiteralString], ...] = (("parley_auth", "UPDATE", "TABLE auth.audit_events"),)
+
 # It takes these roles, one at a time, for the jobs of each service, and has nothing of theirs without that.
 MEMBER_OF = {"parley_worker": ("parley_auth", "parley_agent", "parley_file", "parley_chat")}
 
@@ -63,7 +67,7 @@ class RolesRefused(Exception):
 
 
 def make_roles(connection: Connection) -> None:
-    """Make the roles that are missing, let the current user take each, and grant exactly GRANTS.
+    """Make the roles that are missing, let the current user take each, and grant exactly GRANTS without WITHHELD.
 
     Several databases of a cluster can share the roles. `connection` commits every statement by itself.
 
@@ -118,3 +122,5 @@ def _grant(connection: Connection) -> None:
         connection.execute(sql.SQL("REVOKE ALL ON " + what + " FROM {}").format(schemas, everybody))
     for role, privileges, objects in GRANTS:
         connection.execute(sql.SQL("GRANT " + privileges + " ON " + objects + " TO {}").format(sql.Identifier(role)))
+    for role, privileges, objects in WITHHELD:
+        connection.execute(sql.SQL("REVOKE " + privileges + " ON " + objects + " FROM {}").format(sql.Identifier(role)))
