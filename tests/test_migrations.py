@@ -7,9 +7,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from services.kit import schema
-from services.migrations import migrate, newest_revision
+from services.kit.database import sqlalchemy_url
+from services.migrations import _config, migrate, newest_revision
 
 VERSIONS = Path(__file__).parent.parent / "services" / "migrations" / "versions"
 
@@ -59,3 +63,29 @@ async def test_five_migrations_at_once_on_an_empty_database_make_one(empty_url: 
 
 def test_a_second_migration_changes_nothing(database_url: str) -> None:
     assert migrate(database_url) == (schema.REVISION, schema.REVISION)
+
+
+def test_of_keys_that_were_made_at_the_same_moment_one_goes_on_signing(empty_url: str) -> None:
+    upgrade(empty_url, "0005")
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        for kid, age in (("a", "1 hour"), ("c", "0"), ("b", "0")):
+            connection.execute(
+                "INSERT INTO auth.signing_keys (kid, public_key, private_key, create_time)"
+                " VALUES (%s, '', '', '2026-01-01T00:00:00Z'::timestamptz - %s::interval)",
+                (kid, age),
+            )
+        migrate(empty_url)
+        found = connection.execute(
+            "SELECT kid, activate_time IS NOT NULL, retire_time IS NULL, expire_time IS NULL FROM auth.signing_keys"
+            " ORDER BY kid"
+        ).fetchall()
+    assert found == [("a", True, False, False), ("b", True, True, True), ("c", True, False, False)]
+
+
+def upgrade(url: str, revision: str) -> None:
+    """Bring a database to an earlier revision than the newest."""
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
+    with engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)

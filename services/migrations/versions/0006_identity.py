@@ -143,10 +143,10 @@ def _create_audit_events() -> None:
 def _extend_signing_keys() -> None:
     for name in ("activate_time", "retire_time", "expire_time"):
         op.add_column("signing_keys", sa.Column(name, TIME), schema="auth")
-    # So far the newest key signed.
+    # So far the newest key signed. Two can have been made at the same moment, and one of them goes on.
     op.execute(
         "UPDATE auth.signing_keys SET activate_time = create_time"
-        " WHERE create_time = (SELECT max(create_time) FROM auth.signing_keys)"
+        " WHERE kid = (SELECT kid FROM auth.signing_keys ORDER BY create_time DESC, kid LIMIT 1)"
     )
     op.execute(
         "UPDATE auth.signing_keys SET activate_time = create_time, retire_time = now(),"
