@@ -191,6 +191,19 @@ async def test_who_has_another_secret_than_auth_makes_no_key(
             await keys.create_signing_key()
 
 
+async def test_a_service_that_was_broken_into_cannot_hold_up_a_change_of_keys(
+    users: UserServiceStub, as_admin: Metadata, database_url: str
+) -> None:
+    with psycopg.connect(libpq_url(database_url), options="-c role=parley_chat") as broken_into:
+        for statement in ("LOCK TABLE auth.signing_keys", "SELECT kid FROM auth.signing_keys FOR UPDATE"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), broken_into.transaction():
+                broken_into.execute(statement)
+        # A number that anybody can take, and that was once what changes of keys waited for.
+        broken_into.execute("SELECT pg_advisory_xact_lock(1886086521)")
+        made = await users.CreateSigningKey(pb2.CreateSigningKeyRequest(), metadata=as_admin, timeout=5)
+    assert made.signing_key.kid
+
+
 class Traffic:
     """Clients that refresh and call without a pause, and what they were refused with."""
 

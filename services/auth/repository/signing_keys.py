@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.models.keys import SigningKey, SigningKeyTable
 
-# Any number will do as long as no other advisory lock of ours uses it.
-_KEYS_LOCK = 0x70_6B_65_79
+# Readers go on. An advisory lock could be taken by any role of the database, and no key be changed any more.
+_LOCK = text("LOCK TABLE auth.signing_keys IN SHARE ROW EXCLUSIVE MODE")
 _KEY = tuple(SigningKeyTable.__table__.columns[name] for name in SigningKey._fields)
 
 
@@ -28,7 +28,7 @@ class SigningKeyRows:
 
     async def lock(self) -> None:
         """Wait until nobody else changes the keys, until the transaction ends."""
-        await self._tx.execute(select(func.pg_advisory_xact_lock(_KEYS_LOCK)))
+        await self._tx.execute(_LOCK)
 
     async def add(self, key: SigningKey) -> None:
         """Store a key."""
