@@ -184,6 +184,15 @@ OLD_AND_NEW = {
         INSERT INTO auth.signing_keys (kid, public_key, private_key, create_time, retire_time, expire_time)
         SELECT minute::text, '', '', now(), now(), now() + minute * interval '1 minute' FROM unnest(ARRAY[-1, 1]) minute
         """,
+    "service_secrets": """
+        WITH account AS (
+            INSERT INTO auth.service_accounts (id, name, methods, create_time)
+            VALUES (gen_random_uuid(), 'reports', '{}', now()) RETURNING id
+        )
+        INSERT INTO auth.service_secrets (secret_hash, service_account_id, create_time, expire_time)
+        SELECT sha256(minute::text::bytea), account.id, now(), now() + minute * interval '1 minute'
+        FROM account, unnest(ARRAY[-1, 1]) minute
+        """,
 }
 
 

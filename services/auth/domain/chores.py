@@ -9,6 +9,7 @@ from services.auth.domain.throttle import Throttle
 from services.auth.repository.audit_events import AuditEvents
 from services.auth.repository.email_codes import EmailCodeRows
 from services.auth.repository.revocations import Revocations
+from services.auth.repository.service_accounts import ServiceAccountRows
 from services.auth.repository.sessions import Sessions
 from services.auth.repository.signing_keys import SigningKeyRows
 from services.kit.database import Database
@@ -38,6 +39,7 @@ class Chores:
         await self.delete_expired_revocations()
         await self.delete_old_throttles()
         await self.delete_expired_signing_keys()
+        await self.delete_expired_service_secrets()
         await self.delete_old_audit_events()
 
     async def delete_expired_sessions(self) -> None:
@@ -67,6 +69,11 @@ class Chores:
         """Remove signing keys whose last tokens have expired."""
         async with self._db.transaction() as tx:
             _tell(signing_keys=await SigningKeyRows(tx).delete_expired(self._clock()))
+
+    async def delete_expired_service_secrets(self) -> None:
+        """Remove services' secrets that were replaced and are good no more."""
+        async with self._db.transaction() as tx:
+            _tell(service_secrets=await ServiceAccountRows(tx).delete_expired_secrets(self._clock()))
 
     async def delete_old_audit_events(self) -> None:
         """Remove audit events that have been kept for as long as was asked."""

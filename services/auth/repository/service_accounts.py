@@ -92,6 +92,12 @@ class ServiceAccountRows:
         await self._tx.execute(delete(ServiceSecretTable).where(of_account, is_older))
         await self._tx.execute(update(ServiceSecretTable).where(of_account).values(expire_time=expire_time))
 
+    async def delete_expired_secrets(self, now: datetime) -> int:
+        """Remove secrets that are good no more; how many."""
+        return (
+            await self._tx.execute(delete(ServiceSecretTable).where(ServiceSecretTable.expire_time <= now))
+        ).rowcount
+
     async def _one(self, statement: Select[*tuple[Any, ...]]) -> ServiceAccount | None:
         row = (await self._tx.execute(statement)).one_or_none()
         return None if row is None else ServiceAccount(*row)
