@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,10 +13,12 @@ import pytest
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from services.auth.domain.revocations import Revoker
+from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
+from services.kit.bus import open_bus
 from services.kit.database import Database, libpq_url
+from services.kit.feed import CaughtUp, FeedLimits, open_feed
 from services.kit.ids import utc_now
 from tests.conftest import Serve
 from tests.support import Metadata, TestKeys, bearer, raises_status
@@ -115,3 +118,52 @@ async def test_revocations_that_are_no_longer_kept_are_told_as_a_gap(
 async def test_a_cursor_that_was_never_given_is_refused(auth: AuthServiceStub, as_service: Metadata) -> None:
     with raises_status(grpc.StatusCode.OUT_OF_RANGE, "CURSOR_INVALID"):
         await anext(aiter(auth.WatchRevocations(pb2.WatchRevocationsRequest(after_sequence=1), metadata=as_service)))
+
+
+async def test_a_user_with_more_sessions_than_a_message_holds_silences_nobody(
+    auth: AuthServiceStub, as_service: Metadata, database: Database, revoker: Revoker
+) -> None:
+    many, later = [uuid4() for _ in range(120_000)], uuid4()
+    begun = auth.WatchRevocations(pb2.WatchRevocationsRequest(), metadata=as_service)
+    assert (await anext(aiter(begun))).caught_up.sequence == 0
+    await revoke(database, revoker, *many)
+    await revoke(database, revoker, later)
+    begun_later = auth.WatchRevocations(pb2.WatchRevocationsRequest(), metadata=as_service)
+    for watch in (begun, begun_later):
+        largest = 0
+        sessions: list[str] = []
+        async with asyncio.timeout(20):
+            async for response in watch:
+                largest = max(largest, response.ByteSize())
+                assert all(len(revocation.session_ids) <= 1_000 for revocation in response.revocations)
+                sessions += [session_id for row in response.revocations for session_id in row.session_ids]
+                if str(later) in sessions:
+                    break
+        assert sessions == [*map(str, many), str(later)]
+        assert largest < 2**20
+        watch.cancel()
+
+
+async def test_what_a_process_revokes_in_parts_reaches_who_follows_it_there_at_once(
+    settings: Callable[..., Any], database: Database
+) -> None:
+    """Only the last part is announced: the others are read from the database because of it."""
+    async with (
+        open_bus(settings(AuthSettings), "auth") as bus,
+        open_feed(bus, RevocationSource(database), "revocations", FeedLimits(look_seconds=60)) as feed,
+    ):
+        watch = RevocationWatch(database, feed).watch(0)
+        assert await anext(watch) == CaughtUp(0)
+        revoker = Revoker(partial(feed.publish, TOPIC), token_life=timedelta(minutes=15), clock=utc_now)
+        ended = [uuid4() for _ in range(2_500)]
+        async with database.transaction() as tx:
+            revocation = await revoker.revoke(tx, ended, uuid4())
+        assert revocation.sequence == 3
+        revoker.announce(revocation)
+        told: list[UUID] = []
+        async with asyncio.timeout(5):
+            while len(told) < len(ended):
+                item = await anext(watch)
+                told += [id_ for row in item for id_ in row.session_ids] if isinstance(item, list | tuple) else []
+        assert told == ended
+        await watch.aclose()

@@ -25,6 +25,8 @@ TOPIC = UUID(int=0)
 
 # Clocks of machines differ, and a token may be signed a moment after its session was read.
 SLACK = timedelta(minutes=1)
+SESSIONS_AT_A_TIME = 1_000
+"""Sessions that one revocation names at the most. Those of a user are few, unless somebody makes them many."""
 SIGN_OF_LIFE_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 
@@ -51,9 +53,16 @@ class Revoker:
         return await self.revoke(tx, session_ids, user_id) if session_ids else None
 
     async def revoke(self, tx: AsyncConnection, session_ids: Sequence[UUID], subject_id: UUID) -> Revocation:
-        """Say that tokens of these sessions are worth nothing any more."""
+        """Say that tokens of these sessions, at least one, are worth nothing any more. Returns the last revocation.
+
+        A large number of sessions is several in succession: what was said before the last one is read by those who
+        follow when they hear of that.
+        """
         now = self._clock()
-        return await Revocations(tx).append(session_ids, subject_id, now, now + self._token_life + SLACK)
+        batches = [
+            session_ids[start : start + SESSIONS_AT_A_TIME] for start in range(0, len(session_ids), SESSIONS_AT_A_TIME)
+        ]
+        return (await Revocations(tx).append(batches, subject_id, now, now + self._token_life + SLACK))[-1]
 
     def announce(self, revocation: Revocation | None) -> None:
         """Tell the followers at once, after the commit. Without it they find out within a second."""

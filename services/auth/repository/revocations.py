@@ -19,14 +19,21 @@ class Revocations:
         self._tx = tx
 
     async def append(
-        self, session_ids: Sequence[UUID], subject_id: UUID, create_time: datetime, expire_time: datetime
-    ) -> Revocation:
-        """Add one. Others that add wait until the transaction ends, so that sequences are given in commit order."""
-        head = update(RevocationHeadTable).values(last_sequence=RevocationHeadTable.last_sequence + 1)
-        sequence = (await self._tx.execute(head.returning(RevocationHeadTable.last_sequence))).scalar_one()
-        revocation = Revocation(sequence, list(session_ids), subject_id, create_time, expire_time)
-        await self._tx.execute(insert(RevocationTable).values(**revocation._asdict()))
-        return revocation
+        self, batches: Sequence[Sequence[UUID]], subject_id: UUID, create_time: datetime, expire_time: datetime
+    ) -> Sequence[Revocation]:
+        """Add one for each batch of sessions, at least one.
+
+        Others that add wait until the transaction ends, so that sequences are given in commit order.
+        """
+        head = update(RevocationHeadTable).values(last_sequence=RevocationHeadTable.last_sequence + len(batches))
+        last = (await self._tx.execute(head.returning(RevocationHeadTable.last_sequence))).scalar_one()
+        first = last - len(batches) + 1
+        added = [
+            Revocation(sequence, list(batch), subject_id, create_time, expire_time)
+            for sequence, batch in enumerate(batches, first)
+        ]
+        await self._tx.execute(insert(RevocationTable), [revocation._asdict() for revocation in added])
+        return added
 
     async def after(self, sequence: int, limit: int) -> Sequence[Revocation]:
         """The first after a sequence, in order."""

@@ -11,7 +11,7 @@ from services.auth.domain.refusals import Refusals
 from services.auth.domain.revocations import RevocationWatch
 from services.auth.domain.service_accounts import ServiceAccounts
 from services.auth.mapping.keys import to_jwk
-from services.auth.mapping.revocations import to_watch_response
+from services.auth.mapping.revocations import to_watch_responses
 from services.auth.mapping.services import from_refusal
 from services.kit.calls import Call
 from services.kit.timestamps import to_timestamp
@@ -47,7 +47,8 @@ class TokenRpcs:
     ) -> AsyncIterator[pb2.WatchRevocationsResponse]:
         async with aclosing(self._revocations.watch(request.after_sequence)) as watch:
             async for item in watch:
-                yield to_watch_response(item)
+                for response in to_watch_responses(item):
+                    yield response
 
     async def RecordRefusals(self, request: pb2.RecordRefusalsRequest, call: Call) -> pb2.RecordRefusalsResponse:
         await self._refusals.record_refusals([from_refusal(refusal) for refusal in request.refusals])
