@@ -9,9 +9,15 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from services.kit.mail import MailSettings
-from services.kit.settings import Seconds, ServiceSettings
+from services.kit.settings import ServiceSettings
 
 MIN_SERVICE_SECRET = 32
+LONGEST_TOKEN_LIFE = timedelta(hours=1)
+"""How long any access token lives at the most, whatever is set.
+
+What must outlast all tokens is reckoned from this: a process cannot know what others have given out, with another
+setting or before it was changed.
+"""
 
 
 def _service_secrets(text: SecretStr) -> SecretStr:
@@ -35,7 +41,12 @@ class AuthSettings(ServiceSettings):
         None,
         description="32 random bytes in base64 that encrypt the signing keys; by default in a file of the data folder.",
     )
-    auth_access_token_seconds: Seconds = Field(900, description="Seconds that an access token is valid.")
+    auth_access_token_seconds: float = Field(
+        900,
+        gt=0,
+        le=LONGEST_TOKEN_LIFE.total_seconds(),
+        description="Seconds that an access token is valid; at most 3600.",
+    )
     auth_jwks_seconds: float = Field(
         60, ge=1, le=3_600, description="Seconds that services may keep the public keys before they ask for them again."
     )

@@ -28,7 +28,7 @@ from services.auth.domain.revocations import TOPIC, RevocationSource, Revocation
 from services.auth.domain.secret import Secret
 from services.auth.domain.service_accounts import BUILT_IN, BuiltInAccounts, ServiceAccounts
 from services.auth.domain.sessions import SessionLife, SignIns
-from services.auth.domain.signing import TokenIssuer, longest_token_life
+from services.auth.domain.signing import TokenIssuer
 from services.auth.domain.signing_keys import KeyTimes, SigningKeys
 from services.auth.domain.throttle import Throttle
 from services.auth.jobs import (
@@ -48,7 +48,7 @@ from services.auth.servicer.sessions import SessionRpcs
 from services.auth.servicer.signing_keys import SigningKeyRpcs
 from services.auth.servicer.tokens import TokenRpcs
 from services.auth.servicer.users import UserRpcs
-from services.auth.settings import AuthJobSettings, AuthSettings
+from services.auth.settings import LONGEST_TOKEN_LIFE, AuthJobSettings, AuthSettings
 from services.kit.access import TokenVerifier
 from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
@@ -89,11 +89,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             )
             rules = PasswordRules(passwords, min_length=settings.auth_password_min_length)
             throttle = Throttle(db, utc_now)
-            revoker = Revoker(
-                partial(revocations.publish, TOPIC),
-                token_life=longest_token_life(settings.access_token_life),
-                clock=utc_now,
-            )
+            revoker = Revoker(partial(revocations.publish, TOPIC), token_life=LONGEST_TOKEN_LIFE, clock=utc_now)
             accounts = Accounts(db, rules, passwords, audit, JobQueue(), utc_now)
             changes = PasswordChanges(db, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
             life = SessionLife(settings.session_idle, settings.session_longest)
@@ -165,7 +161,7 @@ async def open_administration(settings: AuthSettings) -> AsyncIterator[Admins]:
                 passwords,
                 PasswordRules(passwords, min_length=settings.auth_password_min_length),
                 # Nobody here is told at once: the services look every second.
-                Revoker(lambda _: None, token_life=longest_token_life(settings.access_token_life), clock=utc_now),
+                Revoker(lambda _: None, token_life=LONGEST_TOKEN_LIFE, clock=utc_now),
                 Audit(utc_now),
                 JobQueue(),
                 utc_now,
@@ -182,7 +178,7 @@ async def open_signing_keys(settings: AuthSettings) -> AsyncIterator[SigningKeys
 
 
 def _signing_keys(settings: AuthSettings, db: Database, bus: Bus, secret: Secret, audit: Audit) -> SigningKeys:
-    times = KeyTimes(settings.jwks_max_age, longest_token_life(settings.access_token_life))
+    times = KeyTimes(settings.jwks_max_age, LONGEST_TOKEN_LIFE)
     return SigningKeys(db, secret, audit, bus, times=times, clock=utc_now)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,16 +10,20 @@ from uuid import UUID, uuid4
 import grpc
 import psycopg
 import pytest
+from pydantic import ValidationError
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
-from services.auth.settings import AuthSettings
-from services.auth.wiring import open_auth
+from services.auth.domain.signing import SERVICE_TOKEN_LIFE
+from services.auth.settings import LONGEST_TOKEN_LIFE, AuthSettings
+from services.auth.wiring import open_administration, open_auth
 from services.kit.bus import open_bus
 from services.kit.database import Database, libpq_url
 from services.kit.feed import CaughtUp, FeedLimits, open_feed
 from services.kit.ids import utc_now
+from tests.auth.people import execute
+from tests.auth.suite import sign_up_admin
 from tests.conftest import Serve
 from tests.support import Metadata, TestKeys, bearer, raises_status
 
@@ -167,3 +171,23 @@ async def test_what_a_process_revokes_in_parts_reaches_who_follows_it_there_at_o
                 told += [id_ for row in item for id_ in row.session_ids] if isinstance(item, list | tuple) else []
         assert told == ended
         await watch.aclose()
+
+
+async def test_a_revocation_outlasts_tokens_of_processes_with_another_setting(
+    serve: Serve, settings: Callable[..., Any], database_url: str
+) -> None:
+    """The operator's command, or auth after a restart, may have another setting than the process that signed."""
+    longest = settings(AuthSettings, auth_access_token_seconds=LONGEST_TOKEN_LIFE.total_seconds())
+    shortest = settings(AuthSettings, auth_access_token_seconds=1)
+    auth = AuthServiceStub(await serve(open_auth, longest, own_keys=True))
+    session = await sign_up_admin(auth, database_url)
+    async with open_administration(shortest) as admins:
+        await admins.remove("root@example.com")
+    ((expire_time,),) = execute(database_url, "SELECT expire_time FROM auth.revocations")
+    assert expire_time > session.tokens.expire_time.ToDatetime(UTC)
+
+
+def test_no_token_can_be_set_to_live_for_longer_than_its_revocation(settings: Callable[..., Any]) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 3600"):
+        settings(AuthSettings, auth_access_token_seconds=LONGEST_TOKEN_LIFE.total_seconds() + 1)
+    assert SERVICE_TOKEN_LIFE <= LONGEST_TOKEN_LIFE

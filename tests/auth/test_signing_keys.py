@@ -23,7 +23,7 @@ from parley.file.v1 import file_service_pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from services.agent.settings import AgentSettings
 from services.agent.wiring import open_agent
-from services.auth.settings import AuthSettings
+from services.auth.settings import LONGEST_TOKEN_LIFE, AuthSettings
 from services.auth.wiring import open_auth, open_signing_keys
 from services.file.settings import FileSettings
 from services.file.wiring import open_file
@@ -114,8 +114,8 @@ async def test_a_key_is_published_activated_and_retired_in_this_order(
     listed = (await users.ListSigningKeys(pb2.ListSigningKeysRequest(), metadata=as_admin)).signing_keys
     assert {each.kid: each.state for each in listed} == {first: State.STATE_RETIRED, key.kid: State.STATE_ACTIVE}
     retired = next(each for each in listed if each.kid == first)
-    # The tokens' 15 minutes, and a minute more.
-    assert (retired.expire_time.ToDatetime() - retired.retire_time.ToDatetime()).total_seconds() == 960
+    # What a token lives at the most, and a minute more.
+    assert (retired.expire_time.ToDatetime() - retired.retire_time.ToDatetime()).total_seconds() == 3_660
     assert sorted(await published(auth)) == sorted([key.kid, first])
     assert audited(rows) == [
         ("CREATED", first),
@@ -157,6 +157,17 @@ async def test_a_retired_key_stays_until_its_last_token_has_expired(
     await eventually(is_gone)
     with raises_status(Code.NOT_FOUND, "SIGNING_KEY_NOT_FOUND"):
         await users.RetireSigningKey(pb2.RetireSigningKeyRequest(kid=first), metadata=as_admin)
+
+
+async def test_a_retired_key_outlasts_tokens_of_processes_with_another_setting(settings: Make, rows: Any) -> None:
+    async with open_signing_keys(settings(AuthSettings, auth_access_token_seconds=1)) as keys:
+        await keys.make_first()
+        key = await keys.create_signing_key()
+        age(rows, key.kid)
+        began = utc_now()
+        await keys.activate_signing_key(key.kid)
+    ((expire_time,),) = rows.execute("SELECT expire_time FROM auth.signing_keys WHERE retire_time IS NOT NULL")
+    assert expire_time > began + LONGEST_TOKEN_LIFE
 
 
 async def test_a_key_that_never_signed_goes_at_once(

@@ -64,8 +64,3 @@ class TokenIssuer:
         }
         token = jwt.encode(claims, private, ALGORITHM, headers={"typ": TOKEN_TYPE, "kid": kid})
         return AccessToken(token, expire_time)
-
-
-def longest_token_life(user_token_life: timedelta) -> timedelta:
-    """How long an access token of any kind lives at the most."""
-    return max(user_token_life, SERVICE_TOKEN_LIFE)

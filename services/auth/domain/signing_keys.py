@@ -41,7 +41,7 @@ class KeyTimes:
     jwks: timedelta
     """How long verifiers may keep the answer of GetJwks."""
     token_life: timedelta
-    """How long a token lives at the most."""
+    """How long a token lives at the most, whichever process has signed it."""
 
     def ready_time(self, key: SigningKey) -> datetime:
         """When every verifier has a key: all processes of auth give it out, and all earlier answers are too old."""

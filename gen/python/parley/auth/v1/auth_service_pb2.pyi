@@ -1104,7 +1104,7 @@ class Revocation(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last of their access tokens expires: the revocation can be forgotten then."""
+        """When every access token of theirs has expired: the revocation can be forgotten then."""
 
     def __init__(
         self,
