@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain import passwords, throttle
-from services.auth.domain.password_rules import guesses_for
+from services.auth.domain.password_rules import FEWEST_GUESSES, guesses_for
 from services.auth.domain.passwords import Passwords
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
@@ -86,12 +86,27 @@ async def test_any_unicode_is_taken_and_a_server_may_allow_short_passwords(
         "a" * 128,
         ("48(3691057%2" * 3)[:36] * 4,
         "\U0001f98a" * 128,
+        "i" * 72,  # zxcvbn alone takes a tenth of a second, and everything else waits
+        ("i" * 35 + "z") * 3,
+        "30833|70771$|84|7$1|440|$3$4|3|8$38137$8471|$03" * 2,
     ],
 )
 def test_how_easily_a_password_is_guessed_is_known_in_a_moment_whatever_it_is(password: str) -> None:
-    started = time.thread_time()  # is not lengthened by what else the machine does
-    guesses_for(password[:128], "ann.arbor@example.com", "Ann Arbor " * 20)
-    assert time.thread_time() - started < 0.5
+    def seconds() -> float:
+        started = time.thread_time()  # is lengthened little by what else the machine does
+        guesses_for(password[:128], "ann.arbor@example.com", "Ann Arbor " * 20)
+        return time.thread_time() - started
+
+    assert min(seconds() for _ in range(3)) < 0.05
+
+
+def test_what_is_repeated_makes_a_password_no_better_and_what_stands_beside_it_counts() -> None:
+    def guesses(password: str) -> float:
+        return guesses_for(password, EMAIL, "Ann Arbor")
+
+    assert guesses("abc" * 40) <= guesses("abc" * 3) < FEWEST_GUESSES
+    assert guesses("ha" * 20 + " walk quiet harbour") >= FEWEST_GUESSES
+    assert guesses("i" * 100 + "k7#Qv9!zR2@xW5") >= FEWEST_GUESSES
 
 
 async def test_a_changed_password_ends_the_other_sessions_and_is_told_by_mail(
