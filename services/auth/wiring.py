@@ -90,7 +90,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             rules = PasswordRules(passwords, min_length=settings.auth_password_min_length)
             throttle = Throttle(db, utc_now)
             revoker = Revoker(partial(revocations.publish, TOPIC), token_life=LONGEST_TOKEN_LIFE, clock=utc_now)
-            accounts = Accounts(db, rules, passwords, audit, JobQueue(), utc_now)
+            accounts = Accounts(db, rules, passwords, throttle, audit, JobQueue(), utc_now)
             changes = PasswordChanges(db, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
             life = SessionLife(settings.session_idle, settings.session_longest)
             sign_ins = SignIns(db, passwords, throttle, issuer, secret, revoker, audit, life=life, clock=utc_now)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from sqlalchemy import Engine, event
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from services.auth.domain import passwords, throttle
+from services.auth.domain import passwords
 from services.auth.domain.password_rules import FEWEST_GUESSES, guesses_for
 from services.auth.domain.passwords import Passwords
 from services.auth.settings import AuthSettings
@@ -36,7 +37,7 @@ from tests.support import Metadata, detail, raises_status, reason_of, status_of,
 
 Code = grpc.StatusCode
 DEADLINE = 20.0
-ACCOUNT = throttle._key(throttle.ThrottleKind.SIGN_IN, "account", EMAIL)
+ACCOUNT = sha256(f"SIGN_IN:account:{EMAIL}".encode()).digest()
 
 
 WEAK = {

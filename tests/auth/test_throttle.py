@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from google.rpc import error_details_pb2 as details_pb2
 
+from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.domain.throttle import MOST_PASSWORDS, UNUSED_KEPT, Throttle, ThrottleKind
 from services.auth.errors import PasswordLocked, TooManyAttempts
@@ -120,6 +121,51 @@ async def test_what_was_withdrawn_does_not_count(throttle: Throttle, database: D
         attempt = await throttle.begin(SIGN_IN, account="ann", origin=NOWHERE)
         async with database.transaction() as tx:
             await attempt.withdrawn(tx)
+
+
+async def test_a_hundred_registrations_an_hour_are_free_for_an_address_and_then_each_waits_for_longer(
+    throttle: Throttle, clock: Clock
+) -> None:
+    origin = Origin("192.0.2.7", "")
+    for _ in range(2):
+        for _ in range(FREE_OF_AN_ADDRESS):
+            clock.now += timedelta(seconds=30)
+            await throttle.begin(ThrottleKind.REGISTER, origin=origin)
+        waits = []
+        for _ in range(8):
+            waits.append((await wait_of(throttle, ThrottleKind.REGISTER, origin=origin)).total_seconds())
+            clock.now += timedelta(seconds=waits[-1])
+            await throttle.begin(ThrottleKind.REGISTER, origin=origin)
+        assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+        await throttle.begin(ThrottleKind.REGISTER, origin=Origin("192.0.2.8", ""))
+        clock.now = clock.now.replace(minute=0, second=0) + timedelta(hours=1)  # Steady use is not for ever remembered.
+
+
+async def test_who_registers_too_much_from_one_address_has_to_wait_whether_an_address_is_taken_or_not(
+    auth: AuthServiceStub, database_url: str
+) -> None:
+    await register(auth)
+    execute(database_url, "UPDATE auth.throttles SET failures = 100, retry_time = now() + interval '1 minute'")
+    for email in (EMAIL, "bob@example.com"):
+        with raises_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_ATTEMPTS"):
+            await register(auth, email)
+    await login(auth)
+
+
+async def test_who_registers_leaves_those_who_sign_in_half_of_the_places(
+    serve: Serve, settings: Callable[..., Any]
+) -> None:
+    few = settings(AuthSettings, auth_hash_slots=1, auth_hash_queue=7)
+    auth = AuthServiceStub(await serve(open_auth, few, own_keys=True))
+    await register(auth)
+    registering = [asyncio.ensure_future(register(auth, f"{number}@example.com")) for number in range(30)]
+    done, _ = await asyncio.wait(registering, return_when=asyncio.FIRST_COMPLETED)
+    error = done.pop().exception()
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert reason_of(status_of(error)) == "OVERLOADED"
+    await asyncio.gather(*(login(auth) for _ in range(3)))
+    answers = await asyncio.gather(*registering, return_exceptions=True)
+    assert sum(isinstance(answer, pb2.User) for answer in answers) >= 4
 
 
 async def test_five_mails_are_free_within_an_hour(throttle: Throttle, clock: Clock) -> None:

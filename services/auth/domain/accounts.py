@@ -8,6 +8,7 @@ from services.auth.domain.audit import Audit
 from services.auth.domain.live_sessions import require_live_session
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import Passwords
+from services.auth.domain.throttle import Throttle, ThrottleKind
 from services.auth.errors import EmailTaken, EtagMismatch
 from services.auth.jobs import SEND_WELCOME_EMAIL
 from services.auth.models.audit import AuditType
@@ -27,6 +28,7 @@ class Accounts:
         db: Database,
         rules: PasswordRules,
         passwords: Passwords,
+        throttle: Throttle,
         audit: Audit,
         jobs: JobQueue,
         clock: Callable[[], datetime],
@@ -34,6 +36,7 @@ class Accounts:
         self._db = db
         self._rules = rules
         self._passwords = passwords
+        self._throttle = throttle
         self._audit = audit
         self._jobs = jobs
         self._clock = clock
@@ -41,9 +44,10 @@ class Accounts:
     async def register(self, email: str, password: str, full_name: str, origin: Origin) -> User:
         """Store a new user and enqueue the welcome mail, both or neither.
 
-        Raises EmailTaken, PasswordWeak, Overloaded.
+        Raises EmailTaken, PasswordWeak, TooManyAttempts, Overloaded.
         """
-        async with self._passwords.turn():
+        async with self._passwords.turn(of_stranger=True):
+            await self._throttle.begin(ThrottleKind.REGISTER, origin=origin)
             async with self._db.read() as tx:
                 if await Users(tx).by_email(email_key(email)) is not None:
                     raise EmailTaken  # Before the password is hashed: it is the expensive part.

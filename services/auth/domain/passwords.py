@@ -41,6 +41,7 @@ class Passwords:
         self._most = slots + queue
         self._at_work = 0
         self._places = 0
+        self._places_of_strangers = 0
         self._turns = asyncio.Semaphore(slots + TURNS_AHEAD)
         self._decoy = _hash_of_nothing()
 
@@ -60,21 +61,24 @@ class Passwords:
         return bool(_CONTEXT.needs_update(stored))
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, *, of_stranger: bool = False) -> AsyncIterator[None]:
         """The turn of a call that will hash: who waits for it has cost nothing yet. Raises Overloaded.
 
         A few more than can hash have their turn at a time, so that the slots are used while others ask the database.
-        All at once would keep the event loop so busy that it accepts no other call.
+        All at once would keep the event loop so busy that it accepts no other call. Strangers, who register, take at
+        most half of the places, so that those who have an account find some.
         """
-        if self._places >= self._most:
+        if self._places >= self._most or (of_stranger and self._places_of_strangers >= self._most // 2):
             # Not the same for all who came together: they would come together again.
             raise Overloaded(retry_after=timedelta(seconds=random.uniform(*RETRY_SECONDS)))  # noqa: S311  # no secret
         self._places += 1
+        self._places_of_strangers += of_stranger
         try:
             async with self._turns:
                 yield
         finally:
             self._places -= 1
+            self._places_of_strangers -= of_stranger
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do what is as expensive as a hash in its turn. Raises Overloaded when too many wait."""

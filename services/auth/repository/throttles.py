@@ -28,6 +28,9 @@ class Limits:
     """After so many there is none until the counter is cleared."""
     memory: timedelta | None = None
     """How long after the last one all are forgotten; None for not before the counter is cleared."""
+    span: timedelta | None = None
+    """Each span of time has a counter of its own, as each hour by the clock: one that is used steadily is not for ever
+    remembered."""
 
 
 class Throttles:

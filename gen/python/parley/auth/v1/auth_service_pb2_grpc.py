@@ -151,8 +151,10 @@ class AuthServiceServicer:
         """Registers a user. The welcome mail is queued in the same transaction: there is no user without it and no mail
         without a user.
 
+        Every call counts for the address that it comes from: 100 in an hour are free, then each waits for longer.
+
         Retry: after a lost reply the call may answer EMAIL_TAKEN; sign in to find out.
-        Reasons: EMAIL_TAKEN, PASSWORD_WEAK, VALIDATION_FAILED, OVERLOADED.
+        Reasons: EMAIL_TAKEN, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, VALIDATION_FAILED, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,8 +29,10 @@ class AuthServiceStub:
     """Registers a user. The welcome mail is queued in the same transaction: there is no user without it and no mail
     without a user.
 
+    Every call counts for the address that it comes from: 100 in an hour are free, then each waits for longer.
+
     Retry: after a lost reply the call may answer EMAIL_TAKEN; sign in to find out.
-    Reasons: EMAIL_TAKEN, PASSWORD_WEAK, VALIDATION_FAILED, OVERLOADED.
+    Reasons: EMAIL_TAKEN, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, VALIDATION_FAILED, OVERLOADED.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]
     """Starts a session: checks the password and gives an access token and a refresh token.
@@ -159,8 +161,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Registers a user. The welcome mail is queued in the same transaction: there is no user without it and no mail
         without a user.
 
+        Every call counts for the address that it comes from: 100 in an hour are free, then each waits for longer.
+
         Retry: after a lost reply the call may answer EMAIL_TAKEN; sign in to find out.
-        Reasons: EMAIL_TAKEN, PASSWORD_WEAK, VALIDATION_FAILED, OVERLOADED.
+        Reasons: EMAIL_TAKEN, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, VALIDATION_FAILED, OVERLOADED.
         """
 
     @_abc_1.abstractmethod
