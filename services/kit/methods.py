@@ -6,7 +6,7 @@ From the outside in: errors become statuses, one log line, access (the JWT), lim
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
@@ -153,16 +153,18 @@ class Method:
         try:
             result = await self._answered(context, call, answer)
             if responses is not None:
-                await responses.settle()
+                await responses.settle(DRAIN_SECONDS)
             self._log(started, call, "OK", None)
             return result  # noqa: TRY300  # the happy path reads first
         except DomainError as failure:
             self._log(started, call, code_of(failure).name, failure)
+            seconds = DRAIN_SECONDS if call.ending is None else ENDED_DRAIN_SECONDS
+            ends_at = monotonic() + seconds
             if responses is not None:
-                await responses.settle()
+                await responses.settle(seconds)
             if requests is not None:
-                await requests.drain(DRAIN_SECONDS if call.ending is None else ENDED_DRAIN_SECONDS)
-            await abort(context, failure)
+                await requests.drain(ends_at - monotonic())
+            await abort(context, failure, seconds)
             raise
         except asyncio.CancelledError:
             self._log(started, call, "CANCELLED", None)
@@ -238,13 +240,18 @@ class Method:
         log.info("rpc", **fields)
 
 
-async def abort(context: Any, failure: DomainError) -> None:
-    """End the call with a failure. Raises AbortError, as gRPC asks, or CancelledError if the call is over."""
+async def abort(context: Any, failure: DomainError, seconds: float = DRAIN_SECONDS) -> None:
+    """End the call with a failure. Raises AbortError, as gRPC asks, or CancelledError if the call is over.
+
+    The status stands behind what was written before, so that it waits while the client does not read. After these
+    seconds it is left to gRPC, which sends it if the client reads on, and forgets the call when its connection ends.
+    """
     try:
-        await context.abort_with_status(rpc_status.to_status(to_rpc_status(failure)))
+        async with asyncio.timeout(seconds):
+            await context.abort_with_status(rpc_status.to_status(to_rpc_status(failure)))
     except grpc.aio.AbortError:
         raise
-    except grpc.aio.BaseError as error:
+    except (grpc.aio.BaseError, TimeoutError) as error:
         raise asyncio.CancelledError from error
 
 

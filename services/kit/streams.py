@@ -15,7 +15,8 @@ Resp = TypeVar("Resp", bound=Message)
 
 DRAIN_BYTES = 64 * 1024 * 1024
 DRAIN_SECONDS = 10.0
-# For a call that is ended from outside: whose session was revoked is to hear of it within 5 seconds.
+# For a call that is ended from outside: whose session was revoked is to hear of it within 5 seconds, and who does not
+# read makes room for others in as long.
 ENDED_DRAIN_SECONDS = 2.0
 QUIET_SECONDS = 0.5
 
@@ -119,12 +120,13 @@ class Responses(Generic[Resp]):
             await asyncio.shield(self._writing)
             self._writing = None
 
-    async def settle(self) -> None:
-        """Wait for a write whose sender was cancelled. If it failed, the next one fails, too."""
+    async def settle(self, seconds: float | None = None) -> None:
+        """Wait, at most so long, for a write whose sender was cancelled. If it failed, the next one fails, too."""
         if self._writing is not None:
-            await asyncio.wait((self._writing,))
-            _passed_over(self._writing)
-            self._writing = None
+            done, _ = await asyncio.wait((self._writing,), timeout=seconds)
+            if done:
+                _passed_over(self._writing)
+                self._writing = None
 
     def close(self) -> None:
         """Give up a write that is still waiting. The call is over then."""
