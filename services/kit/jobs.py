@@ -2,6 +2,9 @@
 
 A job is run at least once. It is retried with growing waits when it fails, and again when its worker died; so a job is
 written to be repeatable. procrastinate keeps the queue, in the schema `jobs` of the same PostgreSQL.
+
+A job that is done is deleted. One that failed for good is kept for a week, for whoever looks why, and not longer: its
+arguments can be what somebody typed.
 """
 
 import asyncio
@@ -31,6 +34,8 @@ JobName = NewType("JobName", str)
 MAX_RETRIES = 8
 POLLING_SECONDS = 2.0
 STALLED_SECONDS = 30.0
+CLEAN_SECONDS = 3_600.0
+FAILED_KEPT_HOURS = 7 * 24
 RECONNECT_SECONDS = 1.0
 CONCURRENCY = 4
 GRACE_SECONDS = 2
@@ -173,7 +178,7 @@ async def run_worker(
 async def _work(settings: DatabaseSettings, jobs: Sequence[Job], ready: Callable[[], None]) -> None:
     async with _opened(settings, jobs) as app:
         ready()
-        rescuer = asyncio.create_task(_rescue_for_ever(app))
+        chores = [asyncio.create_task(chore(app)) for chore in (_rescue_for_ever, _clean_for_ever)]
         try:
             await app.run_worker_async(
                 install_signal_handlers=False,
@@ -184,8 +189,9 @@ async def _work(settings: DatabaseSettings, jobs: Sequence[Job], ready: Callable
                 delete_jobs="successful",
             )
         finally:
-            rescuer.cancel()
-            await asyncio.wait((rescuer,))
+            for chore in chores:
+                chore.cancel()
+            await asyncio.wait(chores)
 
 
 async def _rescue_for_ever(app: procrastinate.App) -> None:
@@ -196,3 +202,13 @@ async def _rescue_for_ever(app: procrastinate.App) -> None:
                 log.warning("job of a dead worker is run again", job=job.task_name)
                 await app.job_manager.retry_job(job)
         await asyncio.sleep(STALLED_SECONDS / 3)
+
+
+async def _clean_for_ever(app: procrastinate.App) -> None:
+    """Delete jobs that failed for good, or were called off, long ago."""
+    while True:
+        with suppress(ConnectorException):  # as above
+            await app.job_manager.delete_old_jobs(
+                FAILED_KEPT_HOURS, include_failed=True, include_cancelled=True, include_aborted=True
+            )
+        await asyncio.sleep(CLEAN_SECONDS)
