@@ -91,7 +91,8 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             throttle = Throttle(db, utc_now)
             revoker = Revoker(partial(revocations.publish, TOPIC), token_life=LONGEST_TOKEN_LIFE, clock=utc_now)
             accounts = Accounts(db, rules, passwords, throttle, audit, JobQueue(), utc_now)
-            changes = PasswordChanges(db, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
+            codes = EmailCodes(utc_now)
+            changes = PasswordChanges(db, codes, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
             life = SessionLife(settings.session_idle, settings.session_longest)
             sign_ins = SignIns(db, passwords, throttle, issuer, secret, revoker, audit, life=life, clock=utc_now)
             own_sessions = OwnSessions(db, revoker, audit, utc_now)
@@ -101,7 +102,6 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             refusals = Refusals(db)
             identity = await background.enter_async_context(_identity(settings, ring, watch, refusals))
             await background.enter_async_context(_running(built_in.ensure()))
-            codes = EmailCodes(utc_now)
             resets = PasswordResets(db, codes, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
             verifications = EmailVerifications(db, codes, throttle, audit, JobQueue(), utc_now)
             auth_service = (

@@ -37,7 +37,6 @@ from tests.support import Metadata, detail, raises_status, reason_of, status_of,
 
 Code = grpc.StatusCode
 DEADLINE = 20.0
-ACCOUNT = sha256(f"SIGN_IN:account:{EMAIL}".encode()).digest()
 
 
 WEAK = {
@@ -127,7 +126,7 @@ async def test_a_changed_password_ends_the_other_sessions_and_is_told_by_mail(
     assert audited(database_url, "PASSWORD_CHANGED") == [(user.id, user.id, mine.session.id, {})]
 
 
-async def test_who_does_not_know_the_password_cannot_change_it_and_is_slowed_down_as_in_signing_in(
+async def test_who_does_not_know_the_password_cannot_change_it_and_is_slowed_down(
     auth: AuthServiceStub, database_url: str
 ) -> None:
     user = await register(auth)
@@ -138,13 +137,30 @@ async def test_who_does_not_know_the_password_cannot_change_it_and_is_slowed_dow
         with raises_status(Code.INVALID_ARGUMENT, "PASSWORD_WRONG", fields=["current_password"]):
             await change(auth, as_session(mine), WRONG_PASSWORD, OTHER_PASSWORD)
     assert audited(database_url, "PASSWORD_CHANGE_FAILED") == [(user.id, user.id, mine.session.id, {})] * 4
-    execute(database_url, "UPDATE auth.throttles SET failures = 99, retry_time = now() WHERE key = %s", ACCOUNT)
+    account = sha256(f"PASSWORD_CHANGE:account:{user.id}".encode()).digest()
+    execute(database_url, "UPDATE auth.throttles SET failures = 99, retry_time = now() WHERE key = %s", account)
     with raises_status(Code.INVALID_ARGUMENT, "PASSWORD_WRONG"):
         await change(auth, as_session(mine), WRONG_PASSWORD, OTHER_PASSWORD)
     with raises_status(Code.FAILED_PRECONDITION, "PASSWORD_LOCKED"):
         await change(auth, as_session(mine), PASSWORD, OTHER_PASSWORD)
+    await login(auth)  # is counted for itself
+
+
+async def test_who_is_signed_in_changes_the_password_whatever_strangers_have_tried(
+    auth: AuthServiceStub, database_url: str
+) -> None:
+    await register(auth)
+    mine = await login(auth)
+    with raises_status(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
+        await login(auth, password=WRONG_PASSWORD)
+    execute(
+        database_url,
+        "UPDATE auth.throttles SET failures = 100, retry_time = now() + interval '1 year' WHERE key = %s",
+        sha256(f"SIGN_IN:account:{EMAIL}".encode()).digest(),
+    )
     with raises_status(Code.FAILED_PRECONDITION, "PASSWORD_LOCKED"):
         await login(auth)
+    await change(auth, as_session(mine), PASSWORD, OTHER_PASSWORD)
 
 
 async def test_a_hash_of_older_parameters_is_made_anew_when_its_user_signs_in(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import log2
 from typing import Any
+from uuid import UUID
 
 import grpc
 import psycopg
@@ -14,7 +15,8 @@ from google.rpc import error_details_pb2 as details_pb2
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from services.auth.domain.throttle import MOST_PASSWORDS, UNUSED_KEPT, Throttle, ThrottleKind
+from services.auth.domain.email_codes import CODE_LIFE, MOST_TRIES
+from services.auth.domain.throttle import MOST_PASSWORDS, UNUSED_KEPT, Attempt, Throttle, ThrottleKind
 from services.auth.errors import PasswordLocked, TooManyAttempts
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
@@ -112,7 +114,7 @@ async def test_after_a_hundred_failures_no_password_is_taken_until_the_account_i
         with pytest.raises(PasswordLocked):
             await throttle.begin(SIGN_IN, account="ann", origin=NOWHERE)
     async with database.transaction() as tx:
-        await throttle.clear(tx, "ann")
+        await throttle.clear(tx, email="ann", user_id=UUID(int=1))
     await fail(throttle, database)
 
 
@@ -175,6 +177,50 @@ async def test_five_mails_are_free_within_an_hour(throttle: Throttle, clock: Clo
         assert await wait_of(throttle, ThrottleKind.MAIL) == timedelta(minutes=1)
         await throttle.begin(SIGN_IN, account="ann", origin=NOWHERE)  # is counted for itself
         clock.now += timedelta(hours=1)
+
+
+async def test_a_stranger_at_one_address_does_not_use_up_the_mails_of_an_account(
+    throttle: Throttle, clock: Clock
+) -> None:
+    stranger, started, mails = Origin("192.0.2.66", ""), clock.now, 0
+    while clock.now < started + timedelta(hours=12):
+        try:
+            await throttle.begin(ThrottleKind.MAIL, account="ann", origin=stranger)
+            mails += 1
+        except TooManyAttempts as refused:
+            clock.now += refused.retry_after or timedelta()
+            if mails % 3 == 0:
+                await throttle.begin(ThrottleKind.MAIL, account="ann", origin=Origin("192.0.2.7", ""))
+                clock.now += timedelta(minutes=20)
+    assert mails < 12 * 12
+
+
+async def test_twenty_mails_an_hour_are_free_for_an_account_whoever_asks(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(2):
+        for number in range(20):
+            await throttle.begin(ThrottleKind.MAIL, account="ann", origin=Origin(f"192.0.2.{number}", ""))
+        other = Origin("192.0.2.77", "")
+        assert await wait_of(throttle, ThrottleKind.MAIL, origin=other) == timedelta(minutes=1)
+        clock.now += timedelta(hours=1)
+
+
+async def test_an_address_gets_fewer_tries_than_a_code_has(throttle: Throttle, clock: Clock) -> None:
+    started, tries = clock.now, 0
+    while clock.now < started + CODE_LIFE:
+        try:
+            await throttle.begin(ThrottleKind.RESET, origin=Origin("192.0.2.66", ""))
+            tries += 1
+        except TooManyAttempts as refused:
+            clock.now += refused.retry_after or timedelta()
+    assert 20 < tries < MOST_TRIES / 2
+    await throttle.begin(ThrottleKind.RESET, origin=Origin("192.0.2.7", ""))
+
+
+async def test_of_codes_presented_at_once_no_more_than_the_free_ones_are_checked(throttle: Throttle) -> None:
+    origin = Origin("192.0.2.66", "")
+    attempts = (throttle.begin(ThrottleKind.RESET, origin=origin) for _ in range(60))
+    results = await asyncio.gather(*attempts, return_exceptions=True)
+    assert sum(isinstance(result, Attempt) for result in results) == 20
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from services.auth.models.users import CodePurpose
 from services.auth.repository.email_codes import EmailCodeRows
 
 CODE_LIFE = timedelta(minutes=15)
-MOST_TRIES = 5
+MOST_TRIES = 100
+"""80 bits are not guessed. With few tries a stranger, who can present codes as well, made the mailed one worthless."""
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 16
@@ -53,6 +54,10 @@ class EmailCodes:
     async def use_up(self, tx: AsyncConnection, user_id: UUID, purpose: CodePurpose, code: str) -> bool:
         """Make a code that was right worth nothing; False when somebody else has used it up, or it was replaced."""
         return await EmailCodeRows(tx).delete(user_id, purpose, code_hash(code))
+
+    async def void(self, tx: AsyncConnection, user_id: UUID, purpose: CodePurpose) -> None:
+        """Make the user's code for a purpose worth nothing, if there is one."""
+        await EmailCodeRows(tx).delete_any(user_id, purpose)
 
 
 def new_code() -> str:

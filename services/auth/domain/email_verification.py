@@ -48,7 +48,7 @@ class EmailVerifications:
         """Enqueue the mail with the code. Raises EmailAlreadyVerified, TooManyAttempts."""
         if (await self._live(user_id, session_id)).email_verify_time is not None:
             raise EmailAlreadyVerified
-        await self._throttle.begin(ThrottleKind.MAIL, account=str(user_id), origin=origin)
+        await self._throttle.begin(ThrottleKind.VERIFICATION_MAIL, account=str(user_id), origin=origin)
         async with self._db.transaction() as tx:
             await self._record(tx, AuditType.EMAIL_VERIFICATION_REQUESTED, user_id, session_id, origin)
             await self._jobs.enqueue(tx, SEND_EMAIL_VERIFICATION, user_id=str(user_id))
@@ -58,7 +58,7 @@ class EmailVerifications:
         user = await self._live(user_id, session_id)
         if user.email_verify_time is not None:
             return user
-        attempt = await self._throttle.begin(ThrottleKind.CODE, account=str(user_id), origin=origin)
+        attempt = await self._throttle.begin(ThrottleKind.VERIFICATION, account=str(user_id), origin=origin)
         now = self._clock()
         async with self._db.transaction() as tx:
             locked = await Users(tx).by_id_for_update(user_id)

@@ -6,18 +6,18 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.auth.domain.accounts import email_key
 from services.auth.domain.audit import Audit
+from services.auth.domain.email_codes import EmailCodes
 from services.auth.domain.live_sessions import require_live_session
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import Passwords
 from services.auth.domain.revocations import Revoker
 from services.auth.domain.throttle import Throttle, ThrottleKind
-from services.auth.errors import PasswordWrong
+from services.auth.errors import PasswordWeak, PasswordWrong
 from services.auth.jobs import SEND_PASSWORD_NOTICE
 from services.auth.models.audit import AuditType
 from services.auth.models.sessions import Revocation
-from services.auth.models.users import User
+from services.auth.models.users import CodePurpose, User
 from services.auth.repository.users import Users
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, Overloaded
@@ -31,6 +31,7 @@ class PasswordChanges:
     def __init__(
         self,
         db: Database,
+        codes: EmailCodes,
         rules: PasswordRules,
         passwords: Passwords,
         throttle: Throttle,
@@ -40,6 +41,7 @@ class PasswordChanges:
         clock: Callable[[], datetime],
     ) -> None:
         self._db = db
+        self._codes = codes
         self._rules = rules
         self._passwords = passwords
         self._throttle = throttle
@@ -51,19 +53,18 @@ class PasswordChanges:
     async def change_password(
         self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, origin: Origin
     ) -> None:
-        """Set a new password, end the user's other sessions, and enqueue a mail that tells of it.
+        """Set a new password, end the user's other sessions, void a code to reset it, and enqueue a mail that tells.
 
         Raises PasswordWrong, PasswordWeak, TooManyAttempts, PasswordLocked, SessionRevoked, UserNotFound, Overloaded.
         """
         async with self._db.read() as tx:
             user = await require_live_session(tx, user_id, session_id, self._clock())
         async with self._passwords.turn():
-            await self._rules.check(new_password, email=user.email, full_name=user.full_name)
-            attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(user.email), origin=origin)
+            attempt = await self._throttle.begin(ThrottleKind.PASSWORD_CHANGE, account=str(user_id), origin=origin)
             try:
                 is_right = await self._passwords.matches(current_password, user.password_hash)
-                new_hash = await self._passwords.hash(new_password) if is_right else ""
-            except Overloaded:
+                new_hash = await self._hash_of_good(new_password, user) if is_right else ""
+            except (PasswordWeak, Overloaded):
                 async with self._db.transaction() as tx:
                     await attempt.withdrawn(tx)
                 raise
@@ -83,11 +84,16 @@ class PasswordChanges:
             raise PasswordWrong(fields=[FieldViolation("current_password", "is another one")])
         self._revoker.announce(revocation)
 
+    async def _hash_of_good(self, new_password: str, user: User) -> str:
+        await self._rules.check(new_password, email=user.email, full_name=user.full_name)
+        return await self._passwords.hash(new_password)
+
     async def _set(
         self, tx: AsyncConnection, user: User, new_hash: str, session_id: UUID, origin: Origin
     ) -> Revocation | None:
         now = self._clock()
         await Users(tx).update(user.id, {"password_hash": new_hash}, now)
+        await self._codes.void(tx, user.id, CodePurpose.PASSWORD_RESET)
         await self._record(tx, AuditType.PASSWORD_CHANGED, user.id, session_id, origin)
         change_time = now.isoformat(timespec="seconds")
         await self._jobs.enqueue(tx, SEND_PASSWORD_NOTICE, user_id=str(user.id), change_time=change_time)

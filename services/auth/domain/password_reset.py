@@ -70,11 +70,12 @@ class PasswordResets:
         Raises CodeInvalid, PasswordWeak, TooManyAttempts, Overloaded. Only whoever has the right code learns that a
         password is weak, as that depends on the user's name; the code stays good then.
         """
-        attempt = await self._throttle.begin(ThrottleKind.CODE, account=email_key(email), origin=origin)
+        attempt = await self._throttle.begin(ThrottleKind.RESET, origin=origin)
         user = await self._present(email, code, attempt, origin)
         try:
-            await self._rules.check(new_password, email=user.email, full_name=user.full_name)
-            password_hash = await self._passwords.hash(new_password)
+            async with self._passwords.turn():
+                await self._rules.check(new_password, email=user.email, full_name=user.full_name)
+                password_hash = await self._passwords.hash(new_password)
         except (PasswordWeak, Overloaded):
             async with self._db.transaction() as tx:
                 await self._codes.take_back(tx, user.id, _PURPOSE, code)
@@ -114,7 +115,7 @@ class PasswordResets:
             await Users(tx).update(user.id, changes, now)
             revocation = await self._revoker.end_sessions(tx, user.id)
             await attempt.succeeded(tx)
-            await self._throttle.clear(tx, email_key(user.email))
+            await self._throttle.clear(tx, email=email_key(user.email), user_id=user.id)
             await self._audit.record(tx, AuditType.PASSWORD_RESET, origin=origin, subject_id=user.id)
             await self._jobs.enqueue(
                 tx, SEND_PASSWORD_NOTICE, user_id=str(user.id), change_time=now.isoformat(timespec="seconds")

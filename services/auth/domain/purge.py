@@ -49,7 +49,7 @@ class Purge:
                 if found is None:
                     return
                 await UserLists(tx).delete_user(user)
-                await self._throttle.forget(tx, email_key(found.email))
+                await self._throttle.forget(tx, email=email_key(found.email), user_id=user)
                 await self._audit.record(tx, AuditType.USER_PURGED, subject_id=user)
         except StillReferredTo:
             log.info("purge begins again, as something was written for the user meanwhile", user_id=user_id)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,13 +27,19 @@ class ThrottleKind(StrEnum):
     """What is counted, each for itself."""
 
     SIGN_IN = "SIGN_IN"
-    """Passwords of those who sign in."""
+    """Passwords of those who sign in, by their address."""
+    PASSWORD_CHANGE = "PASSWORD_CHANGE"  # no password
+    """Passwords of those who change theirs, by the user's id: strangers can use the address, and not the id."""
     REGISTER = "REGISTER"
     """Registrations: each counts, since one that fails tells who has registered, and one that succeeds costs a hash."""
-    CODE = "CODE"
-    """Mailed codes that are presented."""
+    RESET = "RESET"
+    """Codes to reset a password, which anybody can present for any account: so no account is slowed down."""
+    VERIFICATION = "VERIFICATION"
+    """Codes to verify an address, by the user's id."""
     MAIL = "MAIL"
-    """Mails that are asked for: each counts, as none of them can fail."""
+    """Mails with a code to reset a password, for which anybody can ask: each counts, as none of them can fail."""
+    VERIFICATION_MAIL = "VERIFICATION_MAIL"
+    """Mails with a code to verify an address, by the user's id."""
     SERVICE = "SERVICE"
     """Wrong secrets of services. It bounds what of them is taken down; a right one is never held up."""
 
@@ -43,6 +50,8 @@ class _Counters:
 
     account: Limits | None
     address: Limits
+    pair: Limits | None = None
+    """The account, as far as one address is concerned with it."""
     in_advance: bool = False
     """The address is charged with every attempt, not only with those that have failed."""
 
@@ -53,11 +62,18 @@ _QUARTER = timedelta(minutes=15)
 _HOUR = timedelta(hours=1)
 
 _ADDRESS = Limits(100, _SECOND, _MINUTE, memory=_QUARTER)
+_PASSWORDS = Limits(5, _SECOND, _QUARTER, most=MOST_PASSWORDS)
+_MAILS = Limits(5, _MINUTE, _QUARTER, memory=_HOUR)
 _COUNTERS = {
-    ThrottleKind.SIGN_IN: _Counters(Limits(5, _SECOND, _QUARTER, most=MOST_PASSWORDS), _ADDRESS),
+    ThrottleKind.SIGN_IN: _Counters(_PASSWORDS, _ADDRESS),
+    ThrottleKind.PASSWORD_CHANGE: _Counters(_PASSWORDS, _ADDRESS),
     ThrottleKind.REGISTER: _Counters(None, Limits(100, _SECOND, _MINUTE, span=_HOUR), in_advance=True),
-    ThrottleKind.CODE: _Counters(Limits(5, _SECOND, _QUARTER, memory=_HOUR), _ADDRESS),
-    ThrottleKind.MAIL: _Counters(Limits(5, _MINUTE, _QUARTER, memory=_HOUR), _ADDRESS, in_advance=True),
+    # In the 15 minutes of a code, an address gets fewer tries than the code has: alone it cannot use them up.
+    ThrottleKind.RESET: _Counters(None, Limits(20, _SECOND, _MINUTE, memory=_QUARTER), in_advance=True),
+    ThrottleKind.VERIFICATION: _Counters(Limits(5, _SECOND, _QUARTER, memory=_HOUR), _ADDRESS),
+    # One address gets 12 mails in an hour at the most: alone it cannot use up those of the account.
+    ThrottleKind.MAIL: _Counters(Limits(20, _MINUTE, _QUARTER, span=_HOUR), _ADDRESS, pair=_MAILS, in_advance=True),
+    ThrottleKind.VERIFICATION_MAIL: _Counters(_MAILS, _ADDRESS, in_advance=True),
     ThrottleKind.SERVICE: _Counters(Limits(5, _SECOND, _QUARTER, memory=_HOUR), _ADDRESS),
 }
 
@@ -117,20 +133,29 @@ class Throttle:
         address_key = _address_key(kind, origin, counters.address, now)
         account_keys = []
         async with self._db.read() as tx:
-            # The address first: one that has to wait must not lock accounts.
+            # The address first, and what it has to do with the account: one that has to wait must not lock accounts.
             charged_after = await self._charge(tx, counters, address_key, now) if address_key is not None else None
-            if counters.account is not None and account is not None:
-                account_keys.append(_key(kind, "account", account, counters.account, now))
-                await self._count(tx, account_keys[-1], now, counters.account)
+            for limits, what, whose in (
+                (counters.pair, "pair", f"{_network(origin)} {account}"),
+                (counters.account, "account", account),
+            ):
+                if limits is not None and whose is not None:
+                    account_keys.append(_key(kind, what, whose, limits, now))
+                    await self._count(tx, account_keys[-1], now, limits)
         return Attempt(now, account_keys, address_key, counters.address, charged_after)
 
-    async def clear(self, tx: AsyncConnection, account: str) -> None:
-        """Take passwords of this account again: its password was reset."""
-        await Throttles(tx).clear([self._account_key(ThrottleKind.SIGN_IN, account)])
+    async def clear(self, tx: AsyncConnection, *, email: str, user_id: UUID) -> None:
+        """Take passwords of this user again, by its `email_key` and by its id: its password was reset."""
+        keys = [
+            self._account_key(ThrottleKind.SIGN_IN, email),
+            self._account_key(ThrottleKind.PASSWORD_CHANGE, str(user_id)),
+        ]
+        await Throttles(tx).clear(keys)
 
-    async def forget(self, tx: AsyncConnection, account: str) -> None:
+    async def forget(self, tx: AsyncConnection, *, email: str, user_id: UUID) -> None:
         """Keep nothing of this account: whoever registers with its address next is somebody else."""
-        await Throttles(tx).clear([self._account_key(kind, account) for kind in ThrottleKind])
+        keys = [self._account_key(kind, account) for kind in ThrottleKind for account in (email, str(user_id))]
+        await Throttles(tx).clear(keys)
 
     async def delete_unused(self, tx: AsyncConnection) -> int:
         """Remove counters that nobody has used for 90 days; how many. An account that is locked stays so."""

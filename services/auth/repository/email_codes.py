@@ -55,6 +55,11 @@ class EmailCodeRows:
         )
         return (await self._tx.execute(statement)).rowcount == 1
 
+    async def delete_any(self, user_id: UUID, purpose: CodePurpose) -> None:
+        """Remove a user's code for a purpose, whichever it is."""
+        of_purpose = (EmailCodeTable.user_id == user_id) & (EmailCodeTable.purpose == purpose)
+        await self._tx.execute(delete(EmailCodeTable).where(of_purpose))
+
     async def delete_expired(self, before: datetime) -> int:
         """Remove codes that expired before a time; how many."""
         return (await self._tx.execute(delete(EmailCodeTable).where(EmailCodeTable.expire_time < before))).rowcount

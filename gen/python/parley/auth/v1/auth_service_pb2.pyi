@@ -1131,7 +1131,7 @@ class RecordRefusalsRequest(_message.Message):
 
     @_typing.final
     class Refusal(_message.Message):
-        """One call that was refused."""
+        """A call that was refused, or several of the same caller, session and RPC."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1142,8 +1142,9 @@ class RecordRefusalsRequest(_message.Message):
         SESSION_ID_FIELD_NUMBER: _builtins.int
         ADDRESS_FIELD_NUMBER: _builtins.int
         USER_AGENT_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
         id: _builtins.str
-        """A UUIDv7 that names the event, the same when it is told again."""
+        """A UUIDv7 that names the event, the same when it is told again: `count` is then what it was the first time."""
         method: _builtins.str
         """The RPC, such as `parley.agent.v1.AgentService/GetAgent`."""
         subject_id: _builtins.str
@@ -1154,9 +1155,11 @@ class RecordRefusalsRequest(_message.Message):
         """The caller's IP address."""
         user_agent: _builtins.str
         """The caller's `user-agent`."""
+        count: _builtins.int
+        """How many calls this stands for, those of no other event among them; 0 means 1."""
         @_builtins.property
         def create_time(self) -> _timestamp_pb2.Timestamp:
-            """When the call was made."""
+            """When the call was made; of several, the last."""
 
         def __init__(
             self,
@@ -1168,10 +1171,11 @@ class RecordRefusalsRequest(_message.Message):
             session_id: _builtins.str = ...,
             address: _builtins.str = ...,
             user_agent: _builtins.str = ...,
+            count: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "id", b"id", "method", b"method", "session_id", b"session_id", "subject_id", b"subject_id", "user_agent", b"user_agent"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "count", b"count", "create_time", b"create_time", "id", b"id", "method", b"method", "session_id", b"session_id", "subject_id", b"subject_id", "user_agent", b"user_agent"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,8 @@ class AuthServiceStub:
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
-    addresses that nobody has registered.
+    addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
+    call Login only, do not keep a user who is signed in from changing its password.
     """
 
     def __init__(self, channel):
@@ -144,7 +145,8 @@ class AuthServiceServicer:
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
-    addresses that nobody has registered.
+    addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
+    call Login only, do not keep a user who is signed in from changing its password.
     """
 
     def Register(self, request, context):
@@ -214,7 +216,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Sets a new password and ends all other sessions of the caller.
+        """Sets a new password and ends all other sessions of the caller. A code from RequestPasswordReset is good no more.
 
         Retry: after a lost reply the call may answer PASSWORD_WRONG, as the new password is the current one by then.
         Reasons: PASSWORD_WRONG, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, SESSION_REVOKED, OVERLOADED.
@@ -225,7 +227,8 @@ class AuthServiceServicer:
 
     def RequestPasswordReset(self, request, context):
         """Mails a code for ResetPassword to an address, if a user has registered with it. The answer, and the time that it
-        takes, are the same whether that is so or not.
+        takes, are the same whether that is so or not. Per hour, five mails for one account are free to each caller's
+        address, and twenty to all together.
 
         Retry: safe; each call mails a new code, and only the newest is good.
         Reasons: TOO_MANY_ATTEMPTS.
@@ -236,7 +239,7 @@ class AuthServiceServicer:
 
     def ResetPassword(self, request, context):
         """Sets a new password with a code from RequestPasswordReset, and ends all sessions of the user. The address counts as
-        verified from then on. A code is good once, for 15 minutes, and for 5 tries.
+        verified from then on. A code is good once, for 15 minutes, and for 100 tries.
 
         Retry: after a lost reply the call may answer CODE_INVALID; sign in to find out.
         Reasons: CODE_INVALID, PASSWORD_WEAK (the code stays good), TOO_MANY_ATTEMPTS, OVERLOADED.
@@ -257,7 +260,7 @@ class AuthServiceServicer:
 
     def VerifyEmail(self, request, context):
         """Shows with a code from RequestEmailVerification that the caller reads mail to the address. A code is good once, for 15
-        minutes, and for 5 tries.
+        minutes, and for 100 tries.
 
         Retry: safe; a user whose address is verified is answered as such, whatever the code.
         Reasons: CODE_INVALID, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
@@ -325,7 +328,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordRefusals(self, request, context):
-        """Takes down in the audit log that a service has refused calls to callers who may not make them.
+        """Takes down in the audit log that a service has refused calls to callers who may not make them. Calls of one caller in
+        one session to one RPC are told together: the first soon, those that follow once a minute with their number.
 
         Retry: safe; an event is known by its id.
         """
@@ -443,7 +447,8 @@ class AuthService:
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
-    addresses that nobody has registered.
+    addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
+    call Login only, do not keep a user who is signed in from changing its password.
     """
 
     @staticmethod

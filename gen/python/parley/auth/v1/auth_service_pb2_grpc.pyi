@@ -21,7 +21,8 @@ class AuthServiceStub:
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
-    addresses that nobody has registered.
+    addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
+    call Login only, do not keep a user who is signed in from changing its password.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -68,21 +69,22 @@ class AuthServiceStub:
     Reasons: UPDATE_MASK_INVALID, ETAG_MISMATCH, SESSION_REVOKED, VALIDATION_FAILED.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ChangePasswordRequest, _auth_service_pb2.ChangePasswordResponse]
-    """Sets a new password and ends all other sessions of the caller.
+    """Sets a new password and ends all other sessions of the caller. A code from RequestPasswordReset is good no more.
 
     Retry: after a lost reply the call may answer PASSWORD_WRONG, as the new password is the current one by then.
     Reasons: PASSWORD_WRONG, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, SESSION_REVOKED, OVERLOADED.
     """
     RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RequestPasswordResetRequest, _auth_service_pb2.RequestPasswordResetResponse]
     """Mails a code for ResetPassword to an address, if a user has registered with it. The answer, and the time that it
-    takes, are the same whether that is so or not.
+    takes, are the same whether that is so or not. Per hour, five mails for one account are free to each caller's
+    address, and twenty to all together.
 
     Retry: safe; each call mails a new code, and only the newest is good.
     Reasons: TOO_MANY_ATTEMPTS.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResetPasswordRequest, _auth_service_pb2.ResetPasswordResponse]
     """Sets a new password with a code from RequestPasswordReset, and ends all sessions of the user. The address counts as
-    verified from then on. A code is good once, for 15 minutes, and for 5 tries.
+    verified from then on. A code is good once, for 15 minutes, and for 100 tries.
 
     Retry: after a lost reply the call may answer CODE_INVALID; sign in to find out.
     Reasons: CODE_INVALID, PASSWORD_WEAK (the code stays good), TOO_MANY_ATTEMPTS, OVERLOADED.
@@ -95,7 +97,7 @@ class AuthServiceStub:
     """
     VerifyEmail: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyEmailRequest, _auth_service_pb2.VerifyEmailResponse]
     """Shows with a code from RequestEmailVerification that the caller reads mail to the address. A code is good once, for 15
-    minutes, and for 5 tries.
+    minutes, and for 100 tries.
 
     Retry: safe; a user whose address is verified is answered as such, whatever the code.
     Reasons: CODE_INVALID, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
@@ -135,7 +137,8 @@ class AuthServiceStub:
     Reasons: CURSOR_INVALID, SHUTTING_DOWN.
     """
     RecordRefusals: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RecordRefusalsRequest, _auth_service_pb2.RecordRefusalsResponse]
-    """Takes down in the audit log that a service has refused calls to callers who may not make them.
+    """Takes down in the audit log that a service has refused calls to callers who may not make them. Calls of one caller in
+    one session to one RPC are told together: the first soon, those that follow once a minute with their number.
 
     Retry: safe; an event is known by its id.
     """
@@ -149,7 +152,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
-    addresses that nobody has registered.
+    addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
+    call Login only, do not keep a user who is signed in from changing its password.
     """
 
     @_abc_1.abstractmethod
@@ -236,7 +240,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.ChangePasswordRequest,
         context: _aio.ServicerContext[_auth_service_pb2.ChangePasswordRequest, _abc.Awaitable[_auth_service_pb2.ChangePasswordResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.ChangePasswordResponse]:
-        """Sets a new password and ends all other sessions of the caller.
+        """Sets a new password and ends all other sessions of the caller. A code from RequestPasswordReset is good no more.
 
         Retry: after a lost reply the call may answer PASSWORD_WRONG, as the new password is the current one by then.
         Reasons: PASSWORD_WRONG, PASSWORD_WEAK, TOO_MANY_ATTEMPTS, PASSWORD_LOCKED, SESSION_REVOKED, OVERLOADED.
@@ -249,7 +253,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.RequestPasswordResetRequest, _abc.Awaitable[_auth_service_pb2.RequestPasswordResetResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.RequestPasswordResetResponse]:
         """Mails a code for ResetPassword to an address, if a user has registered with it. The answer, and the time that it
-        takes, are the same whether that is so or not.
+        takes, are the same whether that is so or not. Per hour, five mails for one account are free to each caller's
+        address, and twenty to all together.
 
         Retry: safe; each call mails a new code, and only the newest is good.
         Reasons: TOO_MANY_ATTEMPTS.
@@ -262,7 +267,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.ResetPasswordRequest, _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]:
         """Sets a new password with a code from RequestPasswordReset, and ends all sessions of the user. The address counts as
-        verified from then on. A code is good once, for 15 minutes, and for 5 tries.
+        verified from then on. A code is good once, for 15 minutes, and for 100 tries.
 
         Retry: after a lost reply the call may answer CODE_INVALID; sign in to find out.
         Reasons: CODE_INVALID, PASSWORD_WEAK (the code stays good), TOO_MANY_ATTEMPTS, OVERLOADED.
@@ -287,7 +292,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.VerifyEmailRequest, _abc.Awaitable[_auth_service_pb2.VerifyEmailResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.VerifyEmailResponse]:
         """Shows with a code from RequestEmailVerification that the caller reads mail to the address. A code is good once, for 15
-        minutes, and for 5 tries.
+        minutes, and for 100 tries.
 
         Retry: safe; a user whose address is verified is answered as such, whatever the code.
         Reasons: CODE_INVALID, TOO_MANY_ATTEMPTS, SESSION_REVOKED.
@@ -369,7 +374,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.RecordRefusalsRequest,
         context: _aio.ServicerContext[_auth_service_pb2.RecordRefusalsRequest, _abc.Awaitable[_auth_service_pb2.RecordRefusalsResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.RecordRefusalsResponse]:
-        """Takes down in the audit log that a service has refused calls to callers who may not make them.
+        """Takes down in the audit log that a service has refused calls to callers who may not make them. Calls of one caller in
+        one session to one RPC are told together: the first soon, those that follow once a minute with their number.
 
         Retry: safe; an event is known by its id.
         """

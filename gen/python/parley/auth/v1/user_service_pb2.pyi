@@ -204,7 +204,9 @@ class AuditEvent(_message.Message):
         TYPE_REFRESH_TOKEN_REUSED: AuditEvent._Type.ValueType  # 6
         """A refresh token was presented a second time, and its session ended."""
         TYPE_ACCESS_REFUSED: AuditEvent._Type.ValueType  # 7
-        """A caller was refused an RPC that is not open to its kind: `method`."""
+        """A caller was refused an RPC that is not open to its kind: `method`, and `calls`, which is how often since the event
+        before. Of an RPC that is called again and again there is one event a minute.
+        """
         TYPE_USER_UPDATED: AuditEvent._Type.ValueType  # 8
         """A user changed its name: `fields`."""
         TYPE_PASSWORD_CHANGED: AuditEvent._Type.ValueType  # 9
@@ -274,7 +276,9 @@ class AuditEvent(_message.Message):
     TYPE_REFRESH_TOKEN_REUSED: AuditEvent.Type.ValueType  # 6
     """A refresh token was presented a second time, and its session ended."""
     TYPE_ACCESS_REFUSED: AuditEvent.Type.ValueType  # 7
-    """A caller was refused an RPC that is not open to its kind: `method`."""
+    """A caller was refused an RPC that is not open to its kind: `method`, and `calls`, which is how often since the event
+    before. Of an RPC that is called again and again there is one event a minute.
+    """
     TYPE_USER_UPDATED: AuditEvent.Type.ValueType  # 8
     """A user changed its name: `fields`."""
     TYPE_PASSWORD_CHANGED: AuditEvent.Type.ValueType  # 9
