@@ -8,7 +8,7 @@ from services.kit.calls import PUBLIC, Call, CallPolicy, access_of, may_call
 from services.kit.errors import AccessDenied
 from services.kit.faults import describe_fault
 from services.kit.ids import utc_now, uuid7
-from services.kit.refusals import Refusal
+from services.kit.refusal_tally import Refusal
 
 log = structlog.get_logger()
 

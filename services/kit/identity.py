@@ -12,7 +12,8 @@ from services.kit import base64url
 from services.kit.access import TokenVerifier
 from services.kit.jwks import open_remote_keys
 from services.kit.outgoing import CHANNEL_OPTIONS, open_channel
-from services.kit.refusals import Refusal, telling_refusals
+from services.kit.refusal_tally import Refusal
+from services.kit.refusals import telling_refusals
 from services.kit.revocations import RevokedSessions, following_revocations
 from services.kit.secret_files import read_or_make_secret
 from services.kit.service_tokens import open_service_tokens

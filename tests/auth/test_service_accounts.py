@@ -25,7 +25,7 @@ from services.kit.database import libpq_url
 from services.kit.identity import service_secret
 from services.kit.ids import uuid7
 from services.kit.settings import ServiceSettings, SettingUnusable
-from tests.auth.suite import outcome, sign_up, sign_up_admin, start
+from tests.auth.suite import SignedIn, outcome, sign_up, sign_up_admin, start
 from tests.conftest import Serve
 from tests.support import Metadata, TestKeys, bearer, raises_status, until
 
@@ -281,6 +281,7 @@ async def test_refusals_that_services_tell_are_taken_down_once(
         session_id=str(session),
         address="192.0.2.7",
         user_agent="tests",
+        count=7,
     )
     for _ in range(2):
         await auth.RecordRefusals(auth_pb2.RecordRefusalsRequest(refusals=[refusal]), metadata=as_service)
@@ -288,7 +289,7 @@ async def test_refusals_that_services_tell_are_taken_down_once(
         "SELECT actor_id, session_id, address, user_agent, details, extract(epoch FROM create_time)::bigint"
         " FROM auth.audit_events WHERE type = 'ACCESS_REFUSED'"
     ).fetchall()
-    details = {"method": "parley.agent.v1.AgentService/GetAgent"}
+    details = {"method": "parley.agent.v1.AgentService/GetAgent", "calls": "7"}
     assert found == [(who, session, "192.0.2.7", "tests", details, 1_700_000_000)]
 
 
@@ -298,14 +299,24 @@ async def test_a_secret_for_a_service_that_does_not_exist_is_no_setting(settings
             pass
 
 
-async def test_what_auth_itself_refuses_is_taken_down(settings: Make, rows: Any) -> None:
+async def test_what_auth_itself_refuses_is_taken_down_and_a_flood_of_it_as_one(settings: Make, rows: Any) -> None:
+    method = "parley.auth.v1.UserService/ListServiceAccounts"
+    events = "SELECT actor_id, details FROM auth.audit_events WHERE type = 'ACCESS_REFUSED' ORDER BY id"
     async with AsyncExitStack() as stack:
         server = await start(stack, open_auth, settings(AuthSettings))
-        ann = await sign_up(AuthServiceStub(server.channel))
-        users = UserServiceStub(server.channel)
-        for _ in range(3):
-            refused = users.ListServiceAccounts(pb2.ListServiceAccountsRequest(), metadata=ann.metadata)
+        auth, users = AuthServiceStub(server.channel), UserServiceStub(server.channel)
+        ann, bob = await sign_up(auth), await sign_up(auth, "bob@example.com")
+
+        async def be_refused(who: SignedIn) -> None:
+            refused = users.ListServiceAccounts(pb2.ListServiceAccountsRequest(), metadata=who.metadata)
             assert await outcome(refused) == "ACCESS_DENIED"
-        # Told within the gathering second, or at the end of the server.
-    found = rows.execute("SELECT actor_id, details FROM auth.audit_events WHERE type = 'ACCESS_REFUSED'").fetchall()
-    assert found == [(UUID(ann.user_id), {"method": "parley.auth.v1.UserService/ListServiceAccounts"})] * 3
+
+        for _ in range(20):
+            await asyncio.gather(*(be_refused(ann) for _ in range(100)))
+        await be_refused(bob)
+        firsts = {UUID(who.user_id): {"method": method, "calls": "1"} for who in (ann, bob)}
+        await until(lambda: dict(rows.execute(events)) == firsts)
+        # The others are told when the minute is over, or at the end of the server.
+    found = rows.execute(events).fetchall()
+    assert found[:2] == list(firsts.items())
+    assert found[2:] == [(UUID(ann.user_id), {"method": method, "calls": "1999"})]

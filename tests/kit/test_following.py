@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -162,10 +163,11 @@ async def test_an_outage_is_told_of_once_and_its_end_once(
     assert told("auth tells again which sessions are revoked") == ["info"]
 
 
-async def test_a_refused_call_is_told_to_auth(
+async def test_a_refused_call_is_told_to_auth_and_those_that_follow_are_told_as_one(
     auth: Authority, keys: TestKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.kit.refusals.GATHER_SECONDS", 0.3)
+    monkeypatch.setattr("services.kit.refusals.GATHER_SECONDS", 0.1)
+    monkeypatch.setattr("services.kit.refusal_tally.PERIOD_SECONDS", 1.0)
     caller, session = uuid7(), uuid7()
     token = keys.token(caller, sid=str(session), scope="service")
     async with (
@@ -178,10 +180,11 @@ async def test_a_refused_call_is_told_to_auth(
         for _ in range(3):
             with raises_status(StatusCode.PERMISSION_DENIED, "ACCESS_DENIED"):
                 await call_of_kind(channel, "GetFile", bearer(token))
-        await eventually(lambda: auth.recorded)
-    (batch,) = auth.recorded
-    assert len({refusal.id for refusal in batch}) == 3
-    for refusal in batch:
+        await eventually(lambda: sum(map(len, auth.recorded)) == 2)
+    told = [refusal for batch in auth.recorded for refusal in batch]
+    assert [refusal.count for refusal in told] == [1, 2]
+    assert told[0].id != told[1].id
+    for refusal in told:
         assert refusal.method == "parley.file.v1.FileService/GetFile"
         assert (refusal.subject_id, refusal.session_id) == (str(caller), str(session))
         assert refusal.address == "127.0.0.1"
@@ -213,7 +216,7 @@ async def test_refusals_wait_for_auth_up_to_a_bound_and_the_others_are_counted(
     auth: Authority, keys: TestKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.kit.refusals.GATHER_SECONDS", 0.1)
-    monkeypatch.setattr("services.kit.refusals.MOST_WAITING", 150)
+    monkeypatch.setattr("services.kit.refusal_tally.MOST_WAITING", 150)
     taken: list[Any] = []
     async with auth.serving() as address, following(address, tmp_path) as identity:
         await eventually(identity.is_ready)
@@ -236,7 +239,7 @@ async def test_refusals_wait_for_auth_up_to_a_bound_and_the_others_are_counted(
                 await call_of_kind(channel, "GetFile", bearer(keys.service_token()))
         with capture_logs() as logs:
             for _ in range(200):
-                identity.on_refusal(taken[0])
+                identity.on_refusal(replace(taken[0], id=uuid7(), subject_id=uuid7()))
             await asyncio.sleep(0.3)
             assert auth.recorded == []
             auth.failure = None

@@ -1,7 +1,6 @@
 """Calls that were refused to callers who may not make them, taken down in the audit log."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,11 +11,10 @@ from services.auth.repository.audit_events import AuditEvents
 from services.kit.database import Database
 from services.kit.errors import Unavailable
 from services.kit.faults import describe_fault
-from services.kit.identity import Refusal
+from services.kit.refusal_tally import Refusal, RefusalTally
 
 log = structlog.get_logger()
 
-MAX_WAITING = 1_000
 BATCH = 100
 GATHER_SECONDS = 1.0
 RETRY_SECONDS = 2.0
@@ -28,8 +26,7 @@ class Refusals:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._waiting: deque[Refusal] = deque()
-        self._dropped = 0
+        self._tally = RefusalTally()
         self._something_waits = asyncio.Event()
 
     async def record_refusals(self, refusals: Sequence[Refusal]) -> None:
@@ -44,14 +41,12 @@ class Refusals:
                 actor_id=str(refusal.subject_id),
                 session_id=str(refusal.session_id),
                 method=refusal.method,
+                calls=refusal.count,
             )
 
     def note(self, refusal: Refusal) -> None:
-        """Have one taken down soon. When more wait than can be kept, it is counted and dropped."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
-            return
-        self._waiting.append(refusal)
+        """Have one taken down soon, or with those that are like it."""
+        self._tally.take(refusal)
         self._something_waits.set()
 
     async def record_for_ever(self) -> None:
@@ -68,22 +63,21 @@ class Refusals:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def record_last(self) -> None:
-        """Take down what still waits when the server ends, if that is soon done."""
+        """Take down all that was noted when the server ends, if that is soon done."""
+        self._tally.end_all()
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):
                 await self.record_noted()
 
     async def record_noted(self) -> None:
-        """Take down what was noted so far. What fails stays, and is known by its id the next time."""
-        while self._waiting:
-            batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
+        """Take down what is to be told by now. What fails stays, and is known by its id the next time."""
+        while batch := self._tally.next(BATCH):
             await self.record_refusals(batch)
-            for _ in batch:
-                self._waiting.popleft()
-        self._something_waits.clear()
-        if self._dropped:
-            log.warning("refusals were not recorded, as too many came at once", dropped=self._dropped)
-            self._dropped = 0
+            self._tally.told(len(batch))
+        if self._tally.is_empty:
+            self._something_waits.clear()
+        if dropped := self._tally.take_dropped():
+            log.warning("refusals were not recorded, as too many came at once", dropped=dropped)
 
 
 def _event_of(refusal: Refusal) -> AuditEvent:
@@ -96,5 +90,5 @@ def _event_of(refusal: Refusal) -> AuditEvent:
         session_id=refusal.session_id,
         address=refusal.origin.address,
         user_agent=refusal.origin.user_agent,
-        details={"method": refusal.method},
+        details={"method": refusal.method, "calls": str(refusal.count)},
     )

@@ -28,7 +28,7 @@ def to_service_account(row: AccountSecrets) -> pb2.ServiceAccount:
 
 
 def from_refusal(message: auth_pb2.RecordRefusalsRequest.Refusal) -> Refusal:
-    """A call that a service has refused."""
+    """A call that a service has refused, or several."""
     return Refusal(
         id=UUID(message.id),
         create_time=message.create_time.ToDatetime(UTC),
@@ -36,4 +36,5 @@ def from_refusal(message: auth_pb2.RecordRefusalsRequest.Refusal) -> Refusal:
         subject_id=UUID(message.subject_id),
         session_id=UUID(message.session_id),
         origin=Origin(message.address, message.user_agent),
+        count=message.count or 1,
     )
