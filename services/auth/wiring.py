@@ -19,6 +19,7 @@ from services.auth.domain.key_ring import KeyRing
 from services.auth.domain.mailings import LinkTemplates, Mailings
 from services.auth.domain.own_sessions import OwnSessions
 from services.auth.domain.password_change import PasswordChanges
+from services.auth.domain.password_notices import PasswordNotices
 from services.auth.domain.password_reset import PasswordResets
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import open_passwords
@@ -92,7 +93,8 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             revoker = Revoker(partial(revocations.publish, TOPIC), token_life=LONGEST_TOKEN_LIFE, clock=utc_now)
             accounts = Accounts(db, rules, passwords, throttle, audit, JobQueue(), utc_now)
             codes = EmailCodes(utc_now)
-            changes = PasswordChanges(db, codes, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
+            notices = PasswordNotices(throttle, JobQueue())
+            changes = PasswordChanges(db, codes, rules, passwords, throttle, revoker, audit, notices, utc_now)
             life = SessionLife(settings.session_idle, settings.session_longest)
             sign_ins = SignIns(db, passwords, throttle, issuer, secret, revoker, audit, life=life, clock=utc_now)
             own_sessions = OwnSessions(db, revoker, audit, utc_now)
@@ -102,7 +104,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             refusals = Refusals(db)
             identity = await background.enter_async_context(_identity(settings, ring, watch, refusals))
             await background.enter_async_context(_running(built_in.ensure()))
-            resets = PasswordResets(db, codes, rules, passwords, throttle, revoker, audit, JobQueue(), utc_now)
+            resets = PasswordResets(db, codes, rules, passwords, throttle, revoker, audit, notices, JobQueue(), utc_now)
             verifications = EmailVerifications(db, codes, throttle, audit, JobQueue(), utc_now)
             auth_service = (
                 AccountRpcs(accounts, changes),

@@ -126,6 +126,27 @@ async def test_a_changed_password_ends_the_other_sessions_and_is_told_by_mail(
     assert audited(database_url, "PASSWORD_CHANGED") == [(user.id, user.id, mine.session.id, {})]
 
 
+async def test_whoever_changes_the_password_again_and_again_fills_no_mailbox(
+    auth: AuthServiceStub, database_url: str
+) -> None:
+    user = await register(auth)
+    mine = as_session(await login(auth))
+    notices = (
+        "SELECT coalesce(extract(epoch FROM scheduled_at - now()), 0)::int, queueing_lock"
+        " FROM jobs.procrastinate_jobs WHERE task_name = 'auth.send_password_notice' ORDER BY id"
+    )
+    await change(auth, mine, PASSWORD, OTHER_PASSWORD)
+    await change(auth, mine, OTHER_PASSWORD, PASSWORD)
+    ((wait, name),) = execute(database_url, notices)
+    assert wait == 0
+    assert name == f"auth.send_password_notice:{user.id}"
+    execute(database_url, "UPDATE jobs.procrastinate_jobs SET queueing_lock = NULL")  # as when it was sent
+    await change(auth, mine, PASSWORD, OTHER_PASSWORD)
+    await change(auth, mine, OTHER_PASSWORD, PASSWORD)
+    _, (wait, _) = execute(database_url, notices)
+    assert 240 < wait <= 300  # It tells of both.
+
+
 async def test_who_does_not_know_the_password_cannot_change_it_and_is_slowed_down(
     auth: AuthServiceStub, database_url: str
 ) -> None:

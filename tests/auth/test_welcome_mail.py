@@ -22,7 +22,7 @@ from services.auth.settings import AuthJobSettings
 from services.kit.database import Database
 from services.kit.jobs import JobQueue
 from tests.auth.mailbox import DEADLINE, Mailbox, working
-from tests.support import bearer, until
+from tests.support import bearer, raises_status, until
 
 Settings = Callable[..., Any]
 
@@ -57,6 +57,46 @@ def test_the_headers_are_whole_whatever_the_name(name: str) -> None:
     assert [address.addr_spec for address in read["To"].addresses] == ["ann@example.com"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Win at https://evil.example/x",
+        "see WWW.evil",
+        "go to evil.example now",
+        "evil\u3002example",
+        "n" * 70 + " http://evil.example",
+        "\x00evil\u200b.example",
+        "\n",
+    ],
+)
+def test_a_name_that_could_become_a_link_is_not_in_the_mail(name: str) -> None:
+    now = datetime.now(UTC)
+    mail = welcome_mail(User(uuid4(), "ann@example.com", name, "", now, now))
+    assert mail.get_content().startswith("Hello,")
+    assert mail["To"] == "ann@example.com"
+    assert "evil" not in mail.as_string()
+
+
+@pytest.mark.parametrize("name", ["Ann Arbor", "J.R.R. Tolkien", "Dr. Ann", "\u6f22" * 200])
+def test_who_has_a_name_is_greeted_with_it(name: str) -> None:
+    now = datetime.now(UTC)
+    mail = welcome_mail(User(uuid4(), "ann@example.com", name, "", now, now))
+    assert mail.get_content().startswith(f"Hello {name[:60]},")
+
+
+async def test_who_asks_for_welcome_mails_again_and_again_has_to_wait(
+    auth: AuthServiceStub,
+) -> None:
+    await register(auth)
+    login = await auth.Login(pb2.LoginRequest(email="ann@example.com", password="correct horse battery staple"))
+    me = bearer(login.tokens.access_token)
+    with raises_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_ATTEMPTS"):
+        for _ in range(6):
+            await auth.SendWelcomeEmail(pb2.SendWelcomeEmailRequest(), metadata=me)
+    await auth.RequestPasswordReset(pb2.RequestPasswordResetRequest(email="ann@example.com"))
+    await auth.RequestEmailVerification(pb2.RequestEmailVerificationRequest(), metadata=me)
+
+
 async def test_without_smtp_the_mail_is_a_file_that_only_its_owner_reads(
     auth: AuthServiceStub, settings: Settings, tmp_path: Path
 ) -> None:
@@ -84,7 +124,7 @@ async def test_asking_again_queues_one_mail_however_often_it_is_asked(auth: Auth
     await register(auth)
     login = await auth.Login(pb2.LoginRequest(email="ann@example.com", password="correct horse battery staple"))
     me = bearer(login.tokens.access_token)
-    await asyncio.gather(*(auth.SendWelcomeEmail(pb2.SendWelcomeEmailRequest(), metadata=me) for _ in range(10)))
+    await asyncio.gather(*(auth.SendWelcomeEmail(pb2.SendWelcomeEmailRequest(), metadata=me) for _ in range(5)))
     with psycopg.connect(database_url) as connection:
         rows = connection.execute("SELECT queueing_lock IS NULL FROM jobs.procrastinate_jobs ORDER BY id").fetchall()
     assert rows == [(True,), (False,)]

@@ -94,9 +94,13 @@ class Accounts:
             )
             return await Users(tx).update(user_id, different, now)
 
-    async def send_welcome_email(self, user_id: UUID, session_id: UUID) -> None:
-        """Enqueue the welcome mail once more, unless one is waiting. Raises SessionRevoked, UserNotFound."""
+    async def send_welcome_email(self, user_id: UUID, session_id: UUID, origin: Origin) -> None:
+        """Enqueue the welcome mail once more, unless one is waiting.
+
+        Raises SessionRevoked, UserNotFound, TooManyAttempts: the address may be somebody else's.
+        """
         user = await self.get_current_user(user_id, session_id)
+        await self._throttle.begin(ThrottleKind.WELCOME_MAIL, account=str(user_id), origin=origin)
         async with self._db.transaction() as tx:
             await self._jobs.enqueue(
                 tx, SEND_WELCOME_EMAIL, once=f"{SEND_WELCOME_EMAIL}:{user.id}", user_id=str(user.id)

@@ -1,8 +1,12 @@
 """The mails that auth sends: plain text that says what it is and what to do if somebody else caused it.
 
+Anybody can register with somebody else's address and any name, so that a name which a mail program could make a link of
+is not in them.
+
 Codes stand in the text alone, and in a link if there is one: subjects and Message-IDs are shown and logged elsewhere.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -15,6 +19,8 @@ from services.kit.ids import uuid7
 
 # Python breaks a header with longer words into lines of which one is empty: there the headers would end.
 MAX_DISPLAYED_NAME = 60
+_LINK = re.compile(r"://|www[.]|\w[.\u3002\uff0e\uff61]\w{2}", re.IGNORECASE)
+"""What a mail program could make a link of: a URL, or what looks like the name of a host. "J.R.R." does not."""
 _CODE_MINUTES = CODE_LIFE // timedelta(minutes=1)
 
 
@@ -85,11 +91,17 @@ def _code(user: User, code: str, link_template: str) -> list[str]:
 
 
 def _mail(user: User, message_id: str, subject: str, *paragraphs: str) -> EmailMessage:
-    name = "".join(character for character in user.full_name if character.isprintable())
+    name = _displayed(user.full_name)
     local, _, domain = user.email.rpartition("@")
     mail = EmailMessage(policy=SMTP)
-    mail["To"] = Address(name[:MAX_DISPLAYED_NAME], local, domain)
+    mail["To"] = Address(name, local, domain)
     mail["Subject"] = subject
     mail["Message-ID"] = f"<{message_id}@parley>"
-    mail.set_content("\n\n".join((f"Hello {name},", *paragraphs)) + "\n")
+    mail.set_content("\n\n".join((f"Hello {name}," if name else "Hello,", *paragraphs)) + "\n")
     return mail
+
+
+def _displayed(full_name: str) -> str:
+    """The beginning of a name; nothing of one that could become a link."""
+    name = "".join(character for character in full_name if character.isprintable())
+    return "" if _LINK.search(name) else name[:MAX_DISPLAYED_NAME].strip()

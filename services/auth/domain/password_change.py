@@ -9,19 +9,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.auth.domain.audit import Audit
 from services.auth.domain.email_codes import EmailCodes
 from services.auth.domain.live_sessions import require_live_session
+from services.auth.domain.password_notices import PasswordNotices
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import Passwords
 from services.auth.domain.revocations import Revoker
 from services.auth.domain.throttle import Throttle, ThrottleKind
 from services.auth.errors import PasswordWeak, PasswordWrong
-from services.auth.jobs import SEND_PASSWORD_NOTICE
 from services.auth.models.audit import AuditType
 from services.auth.models.sessions import Revocation
 from services.auth.models.users import CodePurpose, User
 from services.auth.repository.users import Users
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, Overloaded
-from services.kit.jobs import JobQueue
 from services.kit.origin import Origin
 
 
@@ -37,7 +36,7 @@ class PasswordChanges:
         throttle: Throttle,
         revoker: Revoker,
         audit: Audit,
-        jobs: JobQueue,
+        notices: PasswordNotices,
         clock: Callable[[], datetime],
     ) -> None:
         self._db = db
@@ -47,7 +46,7 @@ class PasswordChanges:
         self._throttle = throttle
         self._revoker = revoker
         self._audit = audit
-        self._jobs = jobs
+        self._notices = notices
         self._clock = clock
 
     async def change_password(
@@ -95,8 +94,7 @@ class PasswordChanges:
         await Users(tx).update(user.id, {"password_hash": new_hash}, now)
         await self._codes.void(tx, user.id, CodePurpose.PASSWORD_RESET)
         await self._record(tx, AuditType.PASSWORD_CHANGED, user.id, session_id, origin)
-        change_time = now.isoformat(timespec="seconds")
-        await self._jobs.enqueue(tx, SEND_PASSWORD_NOTICE, user_id=str(user.id), change_time=change_time)
+        await self._notices.enqueue(tx, user.id, now)
         return await self._revoker.end_sessions(tx, user.id, but=session_id)
 
     async def _record(

@@ -8,12 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.auth.domain.accounts import email_key
 from services.auth.domain.audit import Audit
 from services.auth.domain.email_codes import EmailCodes
+from services.auth.domain.password_notices import PasswordNotices
 from services.auth.domain.password_rules import PasswordRules
 from services.auth.domain.passwords import Passwords
 from services.auth.domain.revocations import Revoker
 from services.auth.domain.throttle import Attempt, Throttle, ThrottleKind
 from services.auth.errors import CodeInvalid, PasswordWeak
-from services.auth.jobs import SEND_PASSWORD_NOTICE, SEND_PASSWORD_RESET
+from services.auth.jobs import SEND_PASSWORD_RESET
 from services.auth.models.audit import AuditType
 from services.auth.models.sessions import Revocation
 from services.auth.models.users import CodePurpose, User, UserState
@@ -41,6 +42,7 @@ class PasswordResets:
         throttle: Throttle,
         revoker: Revoker,
         audit: Audit,
+        notices: PasswordNotices,
         jobs: JobQueue,
         clock: Callable[[], datetime],
     ) -> None:
@@ -51,6 +53,7 @@ class PasswordResets:
         self._throttle = throttle
         self._revoker = revoker
         self._audit = audit
+        self._notices = notices
         self._jobs = jobs
         self._clock = clock
 
@@ -117,9 +120,7 @@ class PasswordResets:
             await attempt.succeeded(tx)
             await self._throttle.clear(tx, email=email_key(user.email), user_id=user.id)
             await self._audit.record(tx, AuditType.PASSWORD_RESET, origin=origin, subject_id=user.id)
-            await self._jobs.enqueue(
-                tx, SEND_PASSWORD_NOTICE, user_id=str(user.id), change_time=now.isoformat(timespec="seconds")
-            )
+            await self._notices.enqueue(tx, user.id, now)
         return revocation
 
     async def _take_down_failure(

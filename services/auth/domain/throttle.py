@@ -40,6 +40,10 @@ class ThrottleKind(StrEnum):
     """Mails with a code to reset a password, for which anybody can ask: each counts, as none of them can fail."""
     VERIFICATION_MAIL = "VERIFICATION_MAIL"
     """Mails with a code to verify an address, by the user's id."""
+    WELCOME_MAIL = "WELCOME_MAIL"
+    """Welcome mails that are asked for once more, by the user's id."""
+    PASSWORD_NOTICE = "PASSWORD_NOTICE"  # no password
+    """Mails that tell of a changed password, by the user's id. They are put off, never refused."""
     SERVICE = "SERVICE"
     """Wrong secrets of services. It bounds what of them is taken down; a right one is never held up."""
 
@@ -64,6 +68,7 @@ _HOUR = timedelta(hours=1)
 _ADDRESS = Limits(100, _SECOND, _MINUTE, memory=_QUARTER)
 _PASSWORDS = Limits(5, _SECOND, _QUARTER, most=MOST_PASSWORDS)
 _MAILS = Limits(5, _MINUTE, _QUARTER, memory=_HOUR)
+_NOTICES = Limits(1, 5 * _MINUTE, 5 * _MINUTE, memory=_HOUR)
 _COUNTERS = {
     ThrottleKind.SIGN_IN: _Counters(_PASSWORDS, _ADDRESS),
     ThrottleKind.PASSWORD_CHANGE: _Counters(_PASSWORDS, _ADDRESS),
@@ -74,6 +79,8 @@ _COUNTERS = {
     # One address gets 12 mails in an hour at the most: alone it cannot use up those of the account.
     ThrottleKind.MAIL: _Counters(Limits(20, _MINUTE, _QUARTER, span=_HOUR), _ADDRESS, pair=_MAILS, in_advance=True),
     ThrottleKind.VERIFICATION_MAIL: _Counters(_MAILS, _ADDRESS, in_advance=True),
+    ThrottleKind.WELCOME_MAIL: _Counters(_MAILS, _ADDRESS, in_advance=True),
+    ThrottleKind.PASSWORD_NOTICE: _Counters(_NOTICES, _ADDRESS),
     ThrottleKind.SERVICE: _Counters(Limits(5, _SECOND, _QUARTER, memory=_HOUR), _ADDRESS),
 }
 
@@ -143,6 +150,15 @@ class Throttle:
                     account_keys.append(_key(kind, what, whose, limits, now))
                     await self._count(tx, account_keys[-1], now, limits)
         return Attempt(now, account_keys, address_key, counters.address, charged_after)
+
+    async def put_off(self, tx: AsyncConnection, kind: ThrottleKind, *, account: str) -> timedelta:
+        """For how long to put off what is done in any case, in the caller's transaction, which counts it."""
+        now, limits = self._clock(), _COUNTERS[kind].account
+        assert limits is not None
+        key = _key(kind, "account", account, limits, now)
+        known = await Throttles(tx).get(key)
+        await Throttles(tx).count(key, now, limits, whatever=True)
+        return timedelta() if known is None else max(known.retry_time - now, timedelta())
 
     async def clear(self, tx: AsyncConnection, *, email: str, user_id: UUID) -> None:
         """Take passwords of this user again, by its `email_key` and by its id: its password was reset."""

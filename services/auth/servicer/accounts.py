@@ -37,5 +37,5 @@ class AccountRpcs:
         return pb2.ChangePasswordResponse()
 
     async def SendWelcomeEmail(self, request: pb2.SendWelcomeEmailRequest, call: Call) -> pb2.SendWelcomeEmailResponse:
-        await self._accounts.send_welcome_email(call.caller.user_id, call.caller.session_id)
+        await self._accounts.send_welcome_email(call.caller.user_id, call.caller.session_id, call.origin)
         return pb2.SendWelcomeEmailResponse()

@@ -299,7 +299,7 @@ class AuthServiceServicer:
     def SendWelcomeEmail(self, request, context):
         """Queues the welcome mail to the caller once more and answers at once. While one is still queued, no second is added.
 
-        Retry: safe. Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+        Retry: safe; more than five within an hour have to wait. Reasons: TOO_MANY_ATTEMPTS, SESSION_REVOKED, USER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -120,7 +120,7 @@ class AuthServiceStub:
     SendWelcomeEmail: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.SendWelcomeEmailRequest, _auth_service_pb2.SendWelcomeEmailResponse]
     """Queues the welcome mail to the caller once more and answers at once. While one is still queued, no second is added.
 
-    Retry: safe. Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+    Retry: safe; more than five within an hour have to wait. Reasons: TOO_MANY_ATTEMPTS, SESSION_REVOKED, USER_NOT_FOUND.
     """
     IssueServiceToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.IssueServiceTokenRequest, _auth_service_pb2.IssueServiceTokenResponse]
     """Gives a service account an access token for 5 minutes (the client credentials of RFC 6749 §4.4). It opens RPCs whose
@@ -339,7 +339,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_auth_service_pb2.SendWelcomeEmailResponse]:
         """Queues the welcome mail to the caller once more and answers at once. While one is still queued, no second is added.
 
-        Retry: safe. Reasons: SESSION_REVOKED, USER_NOT_FOUND.
+        Retry: safe; more than five within an hour have to wait. Reasons: TOO_MANY_ATTEMPTS, SESSION_REVOKED, USER_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
