@@ -4,13 +4,24 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
-from benchmarks import layers, tokens, unary
+from benchmarks import crud, layers, tokens, unary
 from benchmarks.load import WrongAnswers, require_h2load
 from benchmarks.processes import NotReady
 
 EXIT_GOAL_MISSED = 1
 EXIT_FAILED = 2
+
+
+class Result(Protocol):
+    """What a scenario found."""
+
+    def show(self) -> None:
+        """Print it for people."""
+
+    def show_json(self) -> None:
+        """Print it as one JSON object."""
 
 
 def main() -> int:
@@ -21,7 +32,7 @@ def main() -> int:
     # So that `kill` ends what was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_FAILED))
     try:
-        return {"unary": _unary, "layers": _layers, "tokens": _tokens}[arguments.scenario](arguments)
+        return {"unary": _unary, "crud": _crud, "layers": _layers, "tokens": _tokens}[arguments.scenario](arguments)
     except (WrongAnswers, NotReady) as failure:
         sys.stderr.write(f"benchmarks: {failure}\n")
         return EXIT_FAILED
@@ -31,29 +42,31 @@ def main() -> int:
 
 def _unary(arguments: argparse.Namespace) -> int:
     contest = unary.run(rounds=arguments.rounds, seconds=arguments.seconds, logs=arguments.logs == "on")
-    if arguments.json:
-        contest.show_json()
-    else:
-        contest.show()
+    _show(contest, arguments)
     return 0 if contest.is_reached else EXIT_GOAL_MISSED
 
 
+def _crud(arguments: argparse.Namespace) -> int:
+    contests = crud.run(rounds=arguments.rounds, seconds=arguments.seconds, only=arguments.only)
+    _show(contests, arguments)
+    return 0 if contests.is_reached else EXIT_GOAL_MISSED
+
+
 def _layers(arguments: argparse.Namespace) -> int:
-    result = layers.run(rounds=arguments.rounds, seconds=arguments.seconds)
-    if arguments.json:
-        result.show_json()
-    else:
-        result.show()
+    _show(layers.run(rounds=arguments.rounds, seconds=arguments.seconds), arguments)
     return 0
 
 
 def _tokens(arguments: argparse.Namespace) -> int:
-    result = tokens.run(rounds=arguments.rounds, seconds=arguments.seconds)
+    _show(tokens.run(rounds=arguments.rounds, seconds=arguments.seconds), arguments)
+    return 0
+
+
+def _show(result: Result, arguments: argparse.Namespace) -> None:
     if arguments.json:
         result.show_json()
     else:
         result.show()
-    return 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     scenarios = parser.add_subparsers(dest="scenario", metavar="scenario")
     for name, what, rounds, seconds in (
         ("unary", "GetAgent of the agent service beside FastAPI + SQLAlchemy (what runs when none is named)", 5, 4),
+        ("crud", "GetAgent, CreateAgent and ListAgents beside FastAPI + SQLAlchemy", 5, 4),
         ("layers", "what each layer around an RPC costs", 3, 2),
         ("tokens", "access tokens verified, with and without the cache, and logins", 3, 2),
     ):
@@ -83,6 +97,9 @@ def _add_options(scenario: argparse.ArgumentParser, name: str, rounds: int, seco
         "--rounds", type=_between(1, 50), default=rounds, help="how often each is measured (%(default)s)"
     )
     scenario.add_argument("--seconds", type=_between(1, 60), default=seconds, help="how long each time (%(default)s)")
+    if name == "crud":
+        names = [operation.name for operation in crud.OPERATIONS]
+        scenario.add_argument("--only", nargs="+", choices=names, default=[], help="measure these alone")
     if name == "unary":
         scenario.add_argument(
             "--logs",

@@ -1,7 +1,7 @@
 """`layers`: what each layer around an RPC costs, from a bare grpc.aio handler up to the real service."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.get_agent import get_agent_target
+from benchmarks.agent_calls import get_agent_target
 from benchmarks.layer_server import LAYERS
 from benchmarks.load import Target
 from benchmarks.measure import Figures, median_of, progress, run_rounds
@@ -78,7 +78,7 @@ def run(*, rounds: int, seconds: int) -> Layers:
 
 
 @contextmanager
-def _layer(layer: str, database_url: str, folder: Path) -> Iterator[tuple[Server, Target]]:
+def _layer(layer: str, database_url: str, folder: Path) -> Iterator[tuple[Server, Sequence[Target]]]:
     progress(f"starting {layer}")
     ready = folder / f"{layer}.ready"
     environment = {
@@ -94,4 +94,4 @@ def _layer(layer: str, database_url: str, folder: Path) -> Iterator[tuple[Server
         server.wait_until(ready.exists)
         what: dict[str, Any] = json.loads(ready.read_text())
         target = get_agent_target(what["address"], what["token"], what["agent_id"])
-        yield server, target
+        yield server, [target]

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 EXIT_NOTHING_TO_MEASURE_WITH = 2
 IN_FLIGHT = 32
-GRPC_CONNECTIONS = 4
+GRPC_STREAMS = 8
+"""Of one connection."""
 WARM_UP_SECONDS = 1
 # What h2load may take to connect and to end, beyond the time of the load itself.
 MARGIN_SECONDS = 20
@@ -35,8 +37,12 @@ class Target:
     url: str
     headers: Mapping[str, str]
     answer_bytes: int
-    grpc_message: bytes | None = None
-    """The request of a unary gRPC call; None for a GET over HTTP/1.1."""
+    body: bytes | None = None
+    """What is sent with each request, as POST; None for a GET."""
+    is_grpc: bool = False
+    """Whether it is called over HTTP/2, as gRPC does, with several requests on a connection."""
+    varies: int = 0
+    """How many bytes more or less a right answer may have, such as for its times."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,12 @@ class Load:
 
     requests: int
     requests_per_second: float
-    p50_ms: float
-    p99_ms: float
+    milliseconds: Sequence[float]
+    """How long each took, sorted."""
+
+    def percentile(self, percent: int) -> float:
+        """The time within which so many of a hundred requests were answered, in milliseconds."""
+        return self.milliseconds[len(self.milliseconds) * percent // 100]
 
 
 def require_h2load() -> None:
@@ -59,18 +69,31 @@ def require_h2load() -> None:
         raise SystemExit(EXIT_NOTHING_TO_MEASURE_WITH)
 
 
-def run_load(target: Target, seconds: int) -> Load:
-    """Keep IN_FLIGHT requests in flight for so many seconds. Raises WrongAnswers."""
+def run_load(targets: Sequence[Target], seconds: int) -> Load:
+    """Keep IN_FLIGHT requests in flight for so many seconds, equally many for each target. Raises WrongAnswers."""
+    with ThreadPoolExecutor(len(targets)) as pool:
+        share = IN_FLIGHT // len(targets)
+        loads = list(pool.map(lambda target: _run_one(target, share, seconds), targets))
+    return Load(
+        requests=sum(load.requests for load in loads),
+        requests_per_second=sum(load.requests_per_second for load in loads),
+        milliseconds=sorted(time for load in loads for time in load.milliseconds),
+    )
+
+
+def _run_one(target: Target, in_flight: int, seconds: int) -> Load:
     with tempfile.TemporaryDirectory() as folder:
         times = Path(folder, "times")
         command = ["h2load", "--threads=1", f"--duration={seconds}", f"--log-file={times}"]
-        if target.grpc_message is None:
-            command += ["--h1", f"--clients={IN_FLIGHT}"]
+        if target.is_grpc:
+            connections = max(1, in_flight // GRPC_STREAMS)
+            command += [f"--clients={connections}", f"--max-concurrent-streams={in_flight // connections}"]
         else:
+            command += ["--h1", f"--clients={in_flight}"]
+        if target.body is not None:
             body = Path(folder, "body")
-            body.write_bytes(grpc_frame(target.grpc_message))
-            streams = IN_FLIGHT // GRPC_CONNECTIONS
-            command += [f"--clients={GRPC_CONNECTIONS}", f"--max-concurrent-streams={streams}", f"--data={body}"]
+            body.write_bytes(target.body)
+            command += [f"--data={body}"]
         command += [f"--header={name}: {value}" for name, value in target.headers.items()]
         finished = subprocess.run(
             [*command, target.url], capture_output=True, text=True, timeout=seconds + MARGIN_SECONDS, check=False
@@ -93,13 +116,12 @@ def _read(output: str, times: Sequence[str], target: Target) -> Load:
     if not requests or succeeded != requests or failed or errored or timed_out or any(map(int, statuses.groups()[1:])):
         raise WrongAnswers(f"not every request was answered with 200:\n{output}")
     # A gRPC call that fails has no body. What was still on its way at the end may be counted or not.
-    if abs(int(data[1]) - requests * target.answer_bytes) > IN_FLIGHT * target.answer_bytes:
+    tolerance = IN_FLIGHT * target.answer_bytes + requests * target.varies
+    if abs(int(data[1]) - requests * target.answer_bytes) > tolerance:
         wanted = requests * target.answer_bytes
         raise WrongAnswers(f"{requests} right answers have {wanted} bytes, and these had {data[1]}")
-    milliseconds = sorted(int(line.split("\t")[2]) / 1000 for line in times)
     return Load(
         requests=requests,
         requests_per_second=float(rate[1]),
-        p50_ms=milliseconds[len(milliseconds) // 2],
-        p99_ms=milliseconds[len(milliseconds) * 99 // 100],
+        milliseconds=[int(line.split("\t")[2]) / 1000 for line in times],
     )

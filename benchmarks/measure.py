@@ -1,7 +1,7 @@
 """Rounds: the ones that are compared take turns, so that whatever else the machine does meets all of them."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -21,17 +21,22 @@ class Figures:
 
 
 def run_rounds(
-    contestants: Mapping[str, tuple[Server, Target]], *, rounds: int, seconds: int
+    contestants: Mapping[str, tuple[Server, Sequence[Target]]],
+    *,
+    rounds: int,
+    seconds: int,
+    before: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Figures]]:
-    """Load each in turn, `rounds` times. Raises load.WrongAnswers."""
-    for name, (_, target) in contestants.items():
+    """Load each in turn, `rounds` times, after `before` each time. Raises load.WrongAnswers."""
+    for name, (_, targets) in contestants.items():
         progress(f"warming up {name}")
-        run_load(target, WARM_UP_SECONDS)
+        run_load(targets, WARM_UP_SECONDS)
     figures: dict[str, list[Figures]] = {name: [] for name in contestants}
     for number in range(1, rounds + 1):
-        for name, (server, target) in contestants.items():
+        for name, (server, targets) in contestants.items():
+            before()
             used = server.cpu_seconds()
-            load = run_load(target, seconds)
+            load = run_load(targets, seconds)
             figures[name].append(_figures(load, server.cpu_seconds() - used))
             progress(f"round {number} of {rounds}: {name}: {load.requests_per_second:,.0f} requests/s")
     return figures
@@ -52,6 +57,6 @@ def _figures(load: Load, cpu_seconds: float) -> Figures:
     return Figures(
         requests_per_second=load.requests_per_second,
         cpu_us=cpu_seconds / load.requests * 1e6,
-        p50_ms=load.p50_ms,
-        p99_ms=load.p99_ms,
+        p50_ms=load.percentile(50),
+        p99_ms=load.percentile(99),
     )
