@@ -16,6 +16,7 @@ from services.auth.models.audit import AuditType
 from services.auth.models.users import CodePurpose, User
 from services.auth.repository.users import Users
 from services.kit.database import Database
+from services.kit.finishing import finish
 from services.kit.jobs import JobQueue
 from services.kit.origin import Origin
 
@@ -58,6 +59,10 @@ class EmailVerifications:
         user = await self._live(user_id, session_id)
         if user.email_verify_time is not None:
             return user
+        return await finish(lambda _: self._verify(user_id, session_id, code, origin))
+
+    async def _verify(self, user_id: UUID, session_id: UUID, code: str, origin: Origin) -> User:
+        """Verify it, or take down the failure, also when the call is cancelled."""
         attempt = await self._throttle.begin(ThrottleKind.VERIFICATION, account=str(user_id), origin=origin)
         now = self._clock()
         async with self._db.transaction() as tx:

@@ -21,6 +21,7 @@ from services.auth.models.users import CodePurpose, User
 from services.auth.repository.users import Users
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, Overloaded
+from services.kit.finishing import finish
 from services.kit.origin import Origin
 
 
@@ -54,34 +55,38 @@ class PasswordChanges:
     ) -> None:
         """Set a new password, end the user's other sessions, void a code to reset it, and enqueue a mail that tells.
 
+        What was begun is done, or taken down as a failure, also when the call is cancelled.
+
         Raises PasswordWrong, PasswordWeak, TooManyAttempts, PasswordLocked, SessionRevoked, UserNotFound, Overloaded.
         """
         async with self._db.read() as tx:
             user = await require_live_session(tx, user_id, session_id, self._clock())
         async with self._passwords.turn():
-            attempt = await self._throttle.begin(ThrottleKind.PASSWORD_CHANGE, account=str(user_id), origin=origin)
-            try:
-                is_right = await self._passwords.matches(current_password, user.password_hash)
-                new_hash = await self._hash_of_good(new_password, user) if is_right else ""
-            except (PasswordWeak, Overloaded):
-                async with self._db.transaction() as tx:
-                    await attempt.withdrawn(tx)
-                raise
-        revocation = None
+            revocation = await finish(lambda _: self._change(user, session_id, current_password, new_password, origin))
+        self._revoker.announce(revocation)
+
+    async def _change(
+        self, user: User, session_id: UUID, current_password: str, new_password: str, origin: Origin
+    ) -> Revocation | None:
+        """Change it, or take down the failure."""
+        attempt = await self._throttle.begin(ThrottleKind.PASSWORD_CHANGE, account=str(user.id), origin=origin)
+        try:
+            is_right = await self._passwords.matches(current_password, user.password_hash)
+            new_hash = await self._hash_of_good(new_password, user) if is_right else ""
+        except (PasswordWeak, Overloaded):
+            async with self._db.transaction() as tx:
+                await attempt.withdrawn(tx)
+            raise
         async with self._db.transaction() as tx:
             # Whoever changed it while this one was verified was first: then the current one is another.
-            current = await Users(tx).by_id_for_update(user_id)
-            is_right = is_right and current is not None and current.password_hash == user.password_hash
-            if is_right:
-                await require_live_session(tx, user_id, session_id, self._clock())
+            current = await Users(tx).by_id_for_update(user.id)
+            if is_right and current is not None and current.password_hash == user.password_hash:
+                await require_live_session(tx, user.id, session_id, self._clock())
                 await attempt.succeeded(tx)
-                revocation = await self._set(tx, user, new_hash, session_id, origin)
-            else:
-                await attempt.failed(tx)
-                await self._record(tx, AuditType.PASSWORD_CHANGE_FAILED, user_id, session_id, origin)
-        if not is_right:
-            raise PasswordWrong(fields=[FieldViolation("current_password", "is another one")])
-        self._revoker.announce(revocation)
+                return await self._set(tx, user, new_hash, session_id, origin)
+            await attempt.failed(tx)
+            await self._record(tx, AuditType.PASSWORD_CHANGE_FAILED, user.id, session_id, origin)
+        raise PasswordWrong(fields=[FieldViolation("current_password", "is another one")])
 
     async def _hash_of_good(self, new_password: str, user: User) -> str:
         await self._rules.check(new_password, email=user.email, full_name=user.full_name)

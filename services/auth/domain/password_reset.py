@@ -21,6 +21,7 @@ from services.auth.models.users import CodePurpose, User, UserState
 from services.auth.repository.users import Users
 from services.kit.database import Database
 from services.kit.errors import Overloaded
+from services.kit.finishing import finish
 from services.kit.jobs import JobQueue
 from services.kit.origin import Origin
 
@@ -71,8 +72,12 @@ class PasswordResets:
         """Set a new password and end all sessions of the user, whose address counts as verified from then on.
 
         Raises CodeInvalid, PasswordWeak, TooManyAttempts, Overloaded. Only whoever has the right code learns that a
-        password is weak, as that depends on the user's name; the code stays good then.
+        password is weak, as that depends on the user's name; the code stays good then. What was begun is done, or taken
+        down as a failure, also when the call is cancelled.
         """
+        self._revoker.announce(await finish(lambda _: self._reset(email, code, new_password, origin)))
+
+    async def _reset(self, email: str, code: str, new_password: str, origin: Origin) -> Revocation | None:
         attempt = await self._throttle.begin(ThrottleKind.RESET, origin=origin)
         user = await self._present(email, code, attempt, origin)
         try:
@@ -85,12 +90,11 @@ class PasswordResets:
                 await attempt.withdrawn(tx)
             raise
         try:
-            revocation = await self._set_password(user, code, password_hash, attempt, origin)
+            return await self._set_password(user, code, password_hash, attempt, origin)
         except CodeInvalid:
             async with self._db.transaction() as tx:
                 await self._take_down_failure(tx, user, attempt, origin)
             raise
-        self._revoker.announce(revocation)
 
     async def _present(self, email: str, code: str, attempt: Attempt, origin: Origin) -> User:
         """The user whose code it is. A try is counted, and a failure is taken down, before CodeInvalid is raised."""

@@ -1,5 +1,6 @@
 """Sessions: signing in, and exchanging refresh tokens."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from services.auth.repository.sessions import Sessions
 from services.auth.repository.users import Users
 from services.kit.database import Database
 from services.kit.errors import Overloaded, SessionRevoked
+from services.kit.finishing import Asker, finish
 from services.kit.ids import uuid7
 from services.kit.origin import Origin
 
@@ -71,12 +73,10 @@ class SignIns:
         """Start a session. Raises CredentialsInvalid, UserDisabled, TooManyAttempts, PasswordLocked, Overloaded.
 
         An address that is not known, and a password that is wrong, cost the same: the same statements and one hash.
+        A failure is taken down also when the call is cancelled; a session is not started then.
         """
         async with self._passwords.turn():
-            attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(email), origin=origin)
-            async with self._db.read() as tx:
-                found = await Users(tx).by_email(email_key(email))
-            return await self._sign_in(found, password, device_label, attempt, origin)
+            return await finish(lambda asker: self._login(email, password, device_label, origin, asker))
 
     async def refresh_token(self, refresh_token: str, request_id: UUID | None, origin: Origin) -> SignedIn:
         """Exchange a refresh token for its successor. Raises RefreshTokenInvalid, RefreshTokenReused, SessionRevoked.
@@ -110,11 +110,18 @@ class SignIns:
             raise RefreshTokenReused
         return SignedIn(await self._issuer.issue(user, session), successor, session)
 
-    async def _sign_in(
-        self, found: User | None, password: str, device_label: str, attempt: Attempt, origin: Origin
+    async def _login(
+        self, email: str, password: str, device_label: str, origin: Origin, asker: Asker
     ) -> tuple[SignedIn, User]:
+        attempt = await self._throttle.begin(ThrottleKind.SIGN_IN, account=email_key(email), origin=origin)
+        async with self._db.read() as tx:
+            found = await Users(tx).by_email(email_key(email))
         while True:
             user = await self._verified(found, password, attempt, origin)
+            if asker.is_gone:
+                async with self._db.transaction() as tx:
+                    await attempt.succeeded(tx)
+                raise asyncio.CancelledError
             new_hash = await self._upgraded(user.password_hash, password)
             async with self._db.transaction() as tx:
                 # If it is not as it was verified, its password was changed, or it was disabled: then it is verified
