@@ -20,7 +20,7 @@ class PasswordNotices:
     async def enqueue(self, tx: AsyncConnection, user_id: UUID, change_time: datetime) -> None:
         """Have a user told, in the caller's transaction.
 
-        Soon after another notice it waits for up to five minutes, and tells of further changes meanwhile as well: none
+        Soon after another notice it waits for up to five minutes, and stands for further changes meanwhile: none
         is kept from the user, and the changes of whoever makes many do not fill a mailbox.
         """
         await self._jobs.enqueue(
