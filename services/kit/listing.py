@@ -1,6 +1,6 @@
-"""Lists as every service gives them: newest first, a page at a time, with the total."""
+"""Lists as every service gives them: newest first or as was asked for, a page at a time, with the total."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
+from services.kit.ordering import Order
 from services.kit.pages import Page, PageRequest
 
 _BEHIND_ALL_IDS = UUID(int=2**128 - 1)
@@ -18,8 +19,8 @@ class NewestFirst(Generic[R]):
     """The rows of a table that meet the conditions, by falling id.
 
     `columns` begin with the id; `make` turns a row of them into what is listed. Conditions may have values by name,
-    which `page` is given; it may be given more conditions, such as those of a filter. Page and total come of one
-    statement, and so of one snapshot.
+    which `page` is given; it may be given more conditions, such as those of a filter, and an order by some of the
+    columns, in which the id decides between equals only. Page and total come of one statement, and so of one snapshot.
     """
 
     def __init__(
@@ -30,33 +31,59 @@ class NewestFirst(Generic[R]):
     ) -> None:
         self._make = make
         self._columns = columns
+        self._names = [column.key for column in columns]
         self._conditions = conditions
         self._statement = self._select(conditions)
 
     async def page(
-        self, tx: AsyncConnection, page: PageRequest, *conditions: ColumnElement[bool], **values: Any
+        self,
+        tx: AsyncConnection,
+        page: PageRequest,
+        *conditions: ColumnElement[bool],
+        order: Order | None = None,
+        **values: Any,
     ) -> Page[R]:
-        """The page that was asked for, of the rows that meet these conditions besides."""
-        statement = self._select((*self._conditions, *conditions)) if conditions else self._statement
+        """The page that was asked for, of the rows that meet these conditions besides.
+
+        Raises PageTokenInvalid for a position that is none in this order.
+        """
+        statement = self._statement
+        if conditions or order:
+            statement = self._select((*self._conditions, *conditions), order, page)
         # One more than fits tells whether there is another page.
         where = {"after": page.after or _BEHIND_ALL_IDS, "limit": page.size + 1, "skip": page.skip}
         found = (await tx.execute(statement, values | where)).all()
         rows = [columns[1:] for columns in found if columns[1] is not None]
         more = len(rows) > page.size
         rows = rows[: page.size]
-        return Page([self._make(row) for row in rows], rows[-1][0] if more else None, total_size=found[0][0])
+        return Page(
+            [self._make(row) for row in rows],
+            rows[-1][0] if more else None,
+            total_size=found[0][0],
+            keys=[order.keys_of(dict(zip(self._names, row, strict=True))) for row in rows] if order else (),
+        )
 
-    def _select(self, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    def _select(
+        self, conditions: Sequence[ColumnElement[bool]], order: Order | None = None, asked: PageRequest | None = None
+    ) -> Select[Any]:
         key = self._columns[0]
+        behind: ColumnElement[bool] = key < bindparam("after")
+        if order and asked:
+            behind = order.behind(asked.keys, behind) if asked.after else true()
         total = select(func.count().label("size")).select_from(key.class_).where(*conditions).subquery("total")
         page = (
             select(*self._columns)
-            .where(key < bindparam("after"), *conditions)
-            .order_by(key.desc())
+            .where(behind, *conditions)
+            .order_by(*_clauses(order, {column.key: column.expression for column in self._columns}, key.expression))
             .limit(bindparam("limit"))
             .offset(bindparam("skip"))
             .subquery("page")
         )
         # The outer join keeps the total when the page is empty.
         joined = total.outerjoin(page, true())
-        return select(total.c.size, *page.c).select_from(joined).order_by(page.c[0].desc())
+        by = _clauses(order, {column.key: column for column in page.c}, page.c[0])
+        return select(total.c.size, *page.c).select_from(joined).order_by(*by)
+
+
+def _clauses(order: Order | None, columns: Mapping[str, ColumnElement[Any]], key: ColumnElement[Any]) -> list[Any]:
+    return [*(order.clauses(columns) if order else ()), key.desc()]
