@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -163,7 +164,9 @@ async def _new_agent(settings: AgentSettings) -> Agent:
         is_active=True,
     )
     async with Database.open(settings) as db:
-        return await Agents(db, clock=utc_now, max_per_user=1).create_agent(user_id, draft, None)
+        return await Agents(db, clock=utc_now, max_per_user=1, deleted_kept=timedelta(days=1)).create_agent(
+            user_id, draft, None
+        )
 
 
 if __name__ == "__main__":

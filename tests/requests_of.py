@@ -33,6 +33,12 @@ class Belongings:
     async def agent_id(self) -> str:
         return str((await self._made("parley.agent.v1.AgentService/CreateAgent", self.user)).agent.id)
 
+    async def deleted_agent_id(self) -> str:
+        agent_id = await self.agent_id()
+        request = agent.DeleteAgentRequest(id=agent_id)
+        await self._stage.call("parley.agent.v1.AgentService/DeleteAgent", [request], self.user.metadata)
+        return agent_id
+
     async def file_id(self) -> str:
         return str((await self._made("parley.file.v1.FileService/UploadFile", self.user)).file.id)
 
@@ -224,6 +230,9 @@ _AGENT: dict[str, Request] = {
     "ListAgents": plain(lambda _: agent.ListAgentsRequest()),
     "UpdateAgent": at(_patch, Belongings.agent_id),
     "DeleteAgent": at(lambda agent_id: agent.DeleteAgentRequest(id=agent_id), Belongings.agent_id),
+    "UndeleteAgent": at(lambda agent_id: agent.UndeleteAgentRequest(id=agent_id), Belongings.deleted_agent_id),
+    "ListAgentRevisions": at(lambda agent_id: agent.ListAgentRevisionsRequest(id=agent_id), Belongings.agent_id),
+    "RollbackAgent": at(lambda agent_id: agent.RollbackAgentRequest(id=agent_id, revision=1), Belongings.agent_id),
 }
 _FILE: dict[str, Request] = {
     "GetUploadLimits": plain(lambda _: file.GetUploadLimitsRequest()),

@@ -71,6 +71,9 @@ agent.AgentService/GetAgent                 unknown    ok         no-agent    re
 agent.AgentService/ListAgents               unknown    ok         ok          refused    refused    ok
 agent.AgentService/UpdateAgent              unknown    ok         no-agent    refused    refused    no-agent
 agent.AgentService/DeleteAgent              unknown    ok         no-agent    refused    refused    no-agent
+agent.AgentService/UndeleteAgent            unknown    ok         no-agent    refused    refused    no-agent
+agent.AgentService/ListAgentRevisions       unknown    ok         no-agent    refused    refused    no-agent
+agent.AgentService/RollbackAgent            unknown    ok         no-agent    refused    refused    no-agent
 file.FileService/GetUploadLimits            unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFile                 unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFiles                unknown    ok         ok          refused    refused    ok

@@ -1,12 +1,24 @@
 """Why a call of the agent service fails: `parley.agent.v1.ErrorReason`."""
 
-from services.kit.errors import Aborted, InvalidArgument, NotFound, ResourceExhausted
+from services.kit.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 
 class AgentNotFound(NotFound):
     """There is no such agent, or it is somebody else's, or it was deleted."""
 
     reason = "AGENT_NOT_FOUND"
+
+
+class AgentNotDeleted(FailedPrecondition):
+    """The agent is not deleted."""
+
+    reason = "AGENT_NOT_DELETED"
+
+
+class RevisionNotFound(NotFound):
+    """The agent has no revision of this number."""
+
+    reason = "REVISION_NOT_FOUND"
 
 
 class EtagMismatch(Aborted):

@@ -6,11 +6,11 @@ from uuid import UUID
 from google.protobuf.struct_pb2 import Struct, Value
 
 from parley.agent.v1 import agent_service_pb2 as pb2
-from services.agent.models import Agent, Changes, Draft
+from services.agent.models import Agent, Changes, Draft, Revision
 from services.kit.errors import FieldViolation, ValidationFailed
 from services.kit.masks import masked_fields
 from services.kit.messages import violations
-from services.kit.timestamps import to_timestamp
+from services.kit.timestamps import to_optional_timestamp, to_timestamp
 
 _CHANGEABLE = list(pb2.AgentPatch.DESCRIPTOR.fields_by_name)
 
@@ -30,6 +30,22 @@ def to_message(agent: Agent) -> pb2.Agent:
         etag=agent.etag,
         create_time=to_timestamp(agent.create_time),
         update_time=to_timestamp(agent.update_time),
+        delete_time=to_optional_timestamp(agent.delete_time),
+        purge_time=to_optional_timestamp(agent.purge_time),
+    )
+
+
+def to_revision(revision: Revision) -> pb2.AgentRevision:
+    """A revision as the agent's owner sees it."""
+    return pb2.AgentRevision(
+        revision=revision.revision,
+        create_time=to_timestamp(revision.create_time),
+        name=revision.name,
+        description=revision.description,
+        model_name=revision.model_name,
+        system_prompt=revision.system_prompt,
+        config=_to_struct(revision.config),
+        is_active=revision.is_active,
     )
 
 

@@ -1,15 +1,19 @@
 """`parley.agent.v1.AgentService`: protobuf in, one call of the domain, protobuf out."""
 
+from collections.abc import Callable
+from typing import TypeVar
 from uuid import UUID
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain.agents import Agents
-from services.agent.mapping import to_changes, to_draft, to_message, to_uuid
+from services.agent.mapping import to_changes, to_draft, to_message, to_revision, to_uuid
 from services.kit.calls import Call
-from services.kit.pages import fitting, next_page_token, read_page
+from services.kit.pages import Page, fitting, next_page_token, read_page
 
 # A gRPC client takes 4 MiB by default, and a hundred agents can have far more.
 MAX_LIST_BYTES = 3 * 1024 * 1024
+
+T = TypeVar("T")
 
 
 class AgentServicer:
@@ -28,14 +32,19 @@ class AgentServicer:
 
     async def ListAgents(self, request: pb2.ListAgentsRequest, call: Call) -> pb2.ListAgentsResponse:
         user_id = call.caller.user_id
-        list_name = f"agents of {user_id}"
+        list_name = f"agents of {user_id} {request.show_deleted} {request.order_by!r} {request.filter!r}"
         page = await self._agents.list_agents(
-            user_id, read_page(list_name, request.page_size, request.page_token, request.skip)
+            user_id,
+            read_page(list_name, request.page_size, request.page_token, request.skip),
+            written_filter=request.filter,
+            order_by=request.order_by,
+            show_deleted=request.show_deleted,
         )
         agents = fitting([to_message(agent) for agent in page.items], MAX_LIST_BYTES)
-        next_after = page.next_after if len(agents) == len(page.items) else UUID(agents[-1].id)
         return pb2.ListAgentsResponse(
-            agents=agents, next_page_token=next_page_token(list_name, next_after), total_size=page.total_size
+            agents=agents,
+            next_page_token=_token_behind(list_name, page, len(agents), lambda agent: agent.id),
+            total_size=page.total_size,
         )
 
     async def UpdateAgent(self, request: pb2.UpdateAgentRequest, call: Call) -> pb2.UpdateAgentResponse:
@@ -45,5 +54,34 @@ class AgentServicer:
         return pb2.UpdateAgentResponse(agent=to_message(agent))
 
     async def DeleteAgent(self, request: pb2.DeleteAgentRequest, call: Call) -> pb2.DeleteAgentResponse:
-        await self._agents.delete_agent(call.caller.user_id, UUID(request.id), request.etag)
-        return pb2.DeleteAgentResponse()
+        agent = await self._agents.delete_agent(call.caller.user_id, UUID(request.id), request.etag)
+        return pb2.DeleteAgentResponse(agent=to_message(agent))
+
+    async def UndeleteAgent(self, request: pb2.UndeleteAgentRequest, call: Call) -> pb2.UndeleteAgentResponse:
+        agent = await self._agents.undelete_agent(call.caller.user_id, UUID(request.id))
+        return pb2.UndeleteAgentResponse(agent=to_message(agent))
+
+    async def ListAgentRevisions(
+        self, request: pb2.ListAgentRevisionsRequest, call: Call
+    ) -> pb2.ListAgentRevisionsResponse:
+        agent_id = UUID(request.id)
+        list_name = f"revisions of {agent_id}"
+        page = await self._agents.list_agent_revisions(
+            call.caller.user_id, agent_id, read_page(list_name, request.page_size, request.page_token, request.skip)
+        )
+        revisions = fitting([to_revision(revision) for revision in page.items], MAX_LIST_BYTES)
+        return pb2.ListAgentRevisionsResponse(
+            revisions=revisions,
+            next_page_token=_token_behind(list_name, page, len(revisions), lambda _: agent_id),
+            total_size=page.total_size,
+        )
+
+    async def RollbackAgent(self, request: pb2.RollbackAgentRequest, call: Call) -> pb2.RollbackAgentResponse:
+        agent = await self._agents.rollback_agent(call.caller.user_id, UUID(request.id), request.revision, request.etag)
+        return pb2.RollbackAgentResponse(agent=to_message(agent))
+
+
+def _token_behind(list_name: str, page: Page[T], shown: int, id_of: Callable[[T], UUID]) -> str:
+    """The token for what comes behind the items that are shown: of large ones fewer than the page has."""
+    after = page.next_after if shown == len(page.items) else id_of(page.items[shown - 1])
+    return next_page_token(list_name, after, page.keys[shown - 1] if page.keys else ())

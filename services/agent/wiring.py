@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from parley.agent.v1 import agent_service_pb2
 from services.agent.domain.agents import Agents
 from services.agent.domain.purge import Purge
-from services.agent.jobs import PURGE_USER
+from services.agent.jobs import PURGE_DELETED_AGENTS, PURGE_USER
 from services.agent.servicer import AgentServicer
 from services.agent.settings import AgentSettings
 from services.kit.calls import Registration
@@ -25,7 +25,12 @@ AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 async def open_agent(settings: AgentSettings) -> AsyncIterator[Service]:
     """The agent service over its database, closed in reverse order at the end."""
     async with Database.open(settings, role="agent") as db, open_identity(settings, "agent") as identity:
-        agents = Agents(db, clock=utc_now, max_per_user=settings.agent_max_per_user)
+        agents = Agents(
+            db,
+            clock=utc_now,
+            max_per_user=settings.agent_max_per_user,
+            deleted_kept=settings.deleted_agent_kept,
+        )
         yield Service(
             name="agent",
             registrations=[Registration(AGENT_SERVICE, AgentServicer(agents))],
@@ -38,4 +43,8 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Service]:
 async def open_agent_jobs(settings: DatabaseSettings) -> AsyncIterator[Sequence[Job]]:
     """What the worker does for agents."""
     async with Database.open(settings, role="agent") as db:
-        yield [Job(PURGE_USER, Purge(db).purge_user, then=step_after(PURGE_USER))]
+        purge = Purge(db, clock=utc_now)
+        yield [
+            Job(PURGE_USER, purge.purge_user, then=step_after(PURGE_USER)),
+            Job(PURGE_DELETED_AGENTS, purge.purge_deleted_agents, cron="* * * * *"),
+        ]

@@ -27,7 +27,7 @@ async def test_all_agents_of_the_user_go_and_no_others(
     theirs = [await create(ann) for _ in range(5)]
     await agents.DeleteAgent(pb2.DeleteAgentRequest(id=theirs[0].id), metadata=ann)
     kept = await create(bob)
-    async with open_agent_jobs(settings(DatabaseSettings)) as (job,):
+    async with open_agent_jobs(settings(DatabaseSettings)) as (job, _):
         for _ in range(2):
             await job.run(user_id=str(as_user.id("ann")))
     async with database.read() as tx:

@@ -4,13 +4,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.agent.errors import AgentLimitReached, AgentNotFound, ConfigInvalid, EtagMismatch
-from services.agent.models import Agent, Changes, Draft
-from services.agent.repository import AgentRows
+from services.agent.errors import (
+    AgentLimitReached,
+    AgentNotDeleted,
+    AgentNotFound,
+    ConfigInvalid,
+    EtagMismatch,
+    RevisionNotFound,
+)
+from services.agent.models import Agent, Changes, Draft, Revision
+from services.agent.repository import FILTER, ORDERING, AgentRows
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, QuotaViolation, RequestIdReused
 from services.kit.ids import uuid7
@@ -23,10 +30,13 @@ MAX_CONFIG_DEPTH = 32
 class Agents:
     """The agents of all users."""
 
-    def __init__(self, db: Database, *, clock: Callable[[], datetime], max_per_user: int) -> None:
+    def __init__(
+        self, db: Database, *, clock: Callable[[], datetime], max_per_user: int, deleted_kept: timedelta
+    ) -> None:
         self._db = db
         self._clock = clock
         self._max_per_user = max_per_user
+        self._deleted_kept = deleted_kept
 
     async def create_agent(self, user_id: UUID, draft: Draft, request_id: UUID | None) -> Agent:
         """Create an agent. The same draft under the same `request_id` gives the agent that the first one created.
@@ -43,9 +53,10 @@ class Agents:
                 first_digest, first = created
                 if first_digest != digest:
                     raise RequestIdReused
-                return _found(first)
-            if await rows.count(user_id) >= self._max_per_user:
-                raise AgentLimitReached(quota=[QuotaViolation(f"user:{user_id}", f"{self._max_per_user} agents")])
+                if first.delete_time is not None:
+                    raise AgentNotFound
+                return first
+            await self._require_room(rows, user_id)
             agent = Agent(
                 id=uuid7(),
                 user_id=user_id,
@@ -67,10 +78,19 @@ class Agents:
         async with self._db.read() as tx:
             return _found(await AgentRows(tx).get(user_id, agent_id))
 
-    async def list_agents(self, user_id: UUID, page: PageRequest) -> Page[Agent]:
-        """A page of the user's agents, newest first."""
+    async def list_agents(
+        self, user_id: UUID, page: PageRequest, *, written_filter: str, order_by: str, show_deleted: bool
+    ) -> Page[Agent]:
+        """A page of the user's agents that a filter lets through, newest first unless another order is asked for.
+
+        Raises FilterInvalid, ValidationFailed, PageTokenInvalid.
+        """
+        conditions, order = FILTER.read(written_filter), ORDERING.read(order_by)
         async with self._db.read() as tx:
-            return await AgentRows(tx).list_newest_first(user_id, page)
+            rows = AgentRows(tx)
+            if show_deleted:
+                return await rows.list_with_deleted(user_id, page, conditions, order, self._clock())
+            return await rows.list_present(user_id, page, conditions, order)
 
     async def update_agent(self, user_id: UUID, agent_id: UUID, changes: Changes, etag: str) -> Agent:
         """Change an agent and return it as it is then: a new revision, unless every field has its new value already.
@@ -82,17 +102,61 @@ class Agents:
         async with self._db.transaction() as tx:
             rows = AgentRows(tx)
             agent = await self._get_expected(rows, user_id, agent_id, etag)
-            different = {
-                name: value for name, value in changes.items() if _canonical(value) != _canonical(getattr(agent, name))
-            }
-            return await rows.update(agent.id, different, self._clock()) if different else agent
+            return await self._change(rows, agent, changes)
 
-    async def delete_agent(self, user_id: UUID, agent_id: UUID, etag: str) -> None:
-        """Delete an agent. Raises AgentNotFound, EtagMismatch."""
+    async def delete_agent(self, user_id: UUID, agent_id: UUID, etag: str) -> Agent:
+        """Delete an agent; for a while that can be taken back. Raises AgentNotFound, EtagMismatch."""
+        now = self._clock()
         async with self._db.transaction() as tx:
             rows = AgentRows(tx)
             agent = await self._get_expected(rows, user_id, agent_id, etag)
-            await rows.delete(agent.id, self._clock())
+            return await rows.set_deletion(agent.id, now, now + self._deleted_kept)
+
+    async def undelete_agent(self, user_id: UUID, agent_id: UUID) -> Agent:
+        """Take back a deletion. Raises AgentNotFound, AgentNotDeleted, AgentLimitReached."""
+        async with self._db.transaction() as tx:
+            rows = AgentRows(tx)
+            await rows.lock_owner(user_id)
+            agent = _found(await rows.get_deleted_or_not(user_id, agent_id))
+            if agent.purge_time is None:
+                raise AgentNotDeleted
+            if agent.purge_time <= self._clock():  # Its removal may have begun.
+                raise AgentNotFound
+            await self._require_room(rows, user_id)
+            return await rows.set_deletion(agent.id, None, None)
+
+    async def list_agent_revisions(self, user_id: UUID, agent_id: UUID, page: PageRequest) -> Page[Revision]:
+        """A page of the agent's revisions, newest first. Raises AgentNotFound, PageTokenInvalid."""
+        async with self._db.read() as tx:
+            found = await AgentRows(tx).list_revisions(user_id, agent_id, page)
+        if not found.total_size:  # Every agent has its present revision.
+            raise AgentNotFound
+        return found
+
+    async def rollback_agent(self, user_id: UUID, agent_id: UUID, revision: int, etag: str) -> Agent:
+        """Give an agent the content of one of its revisions again: a new revision, unless it has that content already.
+
+        Raises AgentNotFound, RevisionNotFound, EtagMismatch.
+        """
+        async with self._db.transaction() as tx:
+            rows = AgentRows(tx)
+            agent = await self._get_expected(rows, user_id, agent_id, etag)
+            old = await rows.get_revision(agent.id, revision)
+            if old is None:
+                raise RevisionNotFound
+            return await self._change(rows, agent, old.content)
+
+    async def _change(self, rows: AgentRows, agent: Agent, changes: Changes) -> Agent:
+        """Give an agent that is locked these values, if one is another than it has."""
+        different: Any = {
+            name: value for name, value in changes.items() if _canonical(value) != _canonical(getattr(agent, name))
+        }
+        return await rows.update(agent.id, different, self._clock()) if different else agent
+
+    async def _require_room(self, rows: AgentRows, user_id: UUID) -> None:
+        """Raises AgentLimitReached unless the user, who is locked, may have one more."""
+        if await rows.count(user_id) >= self._max_per_user:
+            raise AgentLimitReached(quota=[QuotaViolation(f"user:{user_id}", f"{self._max_per_user} agents")])
 
     async def _get_expected(self, rows: AgentRows, user_id: UUID, agent_id: UUID, etag: str) -> Agent:
         agent = _found(await rows.get_for_update(user_id, agent_id))

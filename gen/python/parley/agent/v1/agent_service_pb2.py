@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from parley.common.v1 import access_pb2 as parley_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#parley/agent/v1/agent_service.proto\x12\x0fparley.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dparley/common/v1/access.proto\"\xa2\x03\n\x05\x41gent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x1d\n\nmodel_name\x18\x05 \x01(\tR\tmodelName\x12#\n\rsystem_prompt\x18\x06 \x01(\tR\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12\x1b\n\tis_active\x18\x08 \x01(\x08R\x08isActive\x12\x1a\n\x08revision\x18\t \x01(\x03R\x08revision\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xcc\x02\n\x12\x43reateAgentRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\xbaH\nr\x08\x10\x03\x18@2\x02\\SR\x04name\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x0b\x64\x65scription\x12(\n\nmodel_name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64R\tmodelName\x12\x30\n\rsystem_prompt\x18\x04 \x01(\tB\x0b\xbaH\x08r\x06\x10\n\x18\x80\x80\x02R\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12 \n\tis_active\x18\x06 \x01(\x08H\x00R\x08isActive\x88\x01\x01\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x0c\n\n_is_active\"C\n\x13\x43reateAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"+\n\x0fGetAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\"@\n\x10GetAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"\x85\x01\n\x11ListAgentsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x1f\n\x04skip\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x04skip\"\x8b\x01\n\x12ListAgentsResponse\x12.\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.parley.agent.v1.AgentR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"\xc3\x01\n\x12UpdateAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x39\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1b.parley.agent.v1.AgentPatchB\x06\xbaH\x03\xc8\x01\x01R\x05\x61gent\x12;\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"\xd4\x01\n\nAgentPatch\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x1d\n\nmodel_name\x18\x03 \x01(\tR\tmodelName\x12#\n\rsystem_prompt\x18\x04 \x01(\tR\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12\x1b\n\tis_active\x18\x06 \x01(\x08R\x08isActive\"C\n\x13UpdateAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"K\n\x12\x44\x65leteAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"\x15\n\x13\x44\x65leteAgentResponse2\xe8\x03\n\x0c\x41gentService\x12^\n\x0b\x43reateAgent\x12#.parley.agent.v1.CreateAgentRequest\x1a$.parley.agent.v1.CreateAgentResponse\"\x04\xb8\xd7\x18\x02\x12X\n\x08GetAgent\x12 .parley.agent.v1.GetAgentRequest\x1a!.parley.agent.v1.GetAgentResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12^\n\nListAgents\x12\".parley.agent.v1.ListAgentsRequest\x1a#.parley.agent.v1.ListAgentsResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12^\n\x0bUpdateAgent\x12#.parley.agent.v1.UpdateAgentRequest\x1a$.parley.agent.v1.UpdateAgentResponse\"\x04\xb8\xd7\x18\x02\x12^\n\x0b\x44\x65leteAgent\x12#.parley.agent.v1.DeleteAgentRequest\x1a$.parley.agent.v1.DeleteAgentResponse\"\x04\xb8\xd7\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#parley/agent/v1/agent_service.proto\x12\x0fparley.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dparley/common/v1/access.proto\"\x9a\x04\n\x05\x41gent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x1d\n\nmodel_name\x18\x05 \x01(\tR\tmodelName\x12#\n\rsystem_prompt\x18\x06 \x01(\tR\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12\x1b\n\tis_active\x18\x08 \x01(\x08R\x08isActive\x12\x1a\n\x08revision\x18\t \x01(\x03R\x08revision\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\x12\x39\n\npurge_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tpurgeTime\"\xb0\x02\n\rAgentRevision\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x1d\n\nmodel_name\x18\x05 \x01(\tR\tmodelName\x12#\n\rsystem_prompt\x18\x06 \x01(\tR\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12\x1b\n\tis_active\x18\x08 \x01(\x08R\x08isActive\"\xcc\x02\n\x12\x43reateAgentRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\xbaH\nr\x08\x10\x03\x18@2\x02\\SR\x04name\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x0b\x64\x65scription\x12(\n\nmodel_name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64R\tmodelName\x12\x30\n\rsystem_prompt\x18\x04 \x01(\tB\x0b\xbaH\x08r\x06\x10\n\x18\x80\x80\x02R\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12 \n\tis_active\x18\x06 \x01(\x08H\x00R\x08isActive\x88\x01\x01\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x0c\n\n_is_active\"C\n\x13\x43reateAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"+\n\x0fGetAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\"@\n\x10GetAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"\xef\x01\n\x11ListAgentsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x1f\n\x04skip\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x04skip\x12#\n\x08order_by\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07orderBy\x12 \n\x06\x66ilter\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06\x66ilter\x12!\n\x0cshow_deleted\x18\x06 \x01(\x08R\x0bshowDeleted\"\x8b\x01\n\x12ListAgentsResponse\x12.\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.parley.agent.v1.AgentR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"\xc3\x01\n\x12UpdateAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x39\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1b.parley.agent.v1.AgentPatchB\x06\xbaH\x03\xc8\x01\x01R\x05\x61gent\x12;\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"\xd4\x01\n\nAgentPatch\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x1d\n\nmodel_name\x18\x03 \x01(\tR\tmodelName\x12#\n\rsystem_prompt\x18\x04 \x01(\tR\x0csystemPrompt\x12/\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x63onfig\x12\x1b\n\tis_active\x18\x06 \x01(\x08R\x08isActive\"C\n\x13UpdateAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"K\n\x12\x44\x65leteAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"C\n\x13\x44\x65leteAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"0\n\x14UndeleteAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\"E\n\x15UndeleteAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent\"\xa7\x01\n\x19ListAgentRevisionsRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x1f\n\x04skip\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x04skip\"\xa1\x01\n\x1aListAgentRevisionsResponse\x12<\n\trevisions\x18\x01 \x03(\x0b\x32\x1e.parley.agent.v1.AgentRevisionR\trevisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"r\n\x14RollbackAgentRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12#\n\x08revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01R\x08revision\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"E\n\x15RollbackAgentResponse\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.parley.agent.v1.AgentR\x05\x61gent2\xac\x06\n\x0c\x41gentService\x12^\n\x0b\x43reateAgent\x12#.parley.agent.v1.CreateAgentRequest\x1a$.parley.agent.v1.CreateAgentResponse\"\x04\xb8\xd7\x18\x02\x12X\n\x08GetAgent\x12 .parley.agent.v1.GetAgentRequest\x1a!.parley.agent.v1.GetAgentResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12^\n\nListAgents\x12\".parley.agent.v1.ListAgentsRequest\x1a#.parley.agent.v1.ListAgentsResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12^\n\x0bUpdateAgent\x12#.parley.agent.v1.UpdateAgentRequest\x1a$.parley.agent.v1.UpdateAgentResponse\"\x04\xb8\xd7\x18\x02\x12^\n\x0b\x44\x65leteAgent\x12#.parley.agent.v1.DeleteAgentRequest\x1a$.parley.agent.v1.DeleteAgentResponse\"\x04\xb8\xd7\x18\x02\x12\x64\n\rUndeleteAgent\x12%.parley.agent.v1.UndeleteAgentRequest\x1a&.parley.agent.v1.UndeleteAgentResponse\"\x04\xb8\xd7\x18\x02\x12v\n\x12ListAgentRevisions\x12*.parley.agent.v1.ListAgentRevisionsRequest\x1a+.parley.agent.v1.ListAgentRevisionsResponse\"\x07\x90\x02\x01\xb8\xd7\x18\x02\x12\x64\n\rRollbackAgent\x12%.parley.agent.v1.RollbackAgentRequest\x1a&.parley.agent.v1.RollbackAgentResponse\"\x04\xb8\xd7\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +54,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['skip']._loaded_options = None
   _globals['_LISTAGENTSREQUEST'].fields_by_name['skip']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
+  _globals['_LISTAGENTSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTAGENTSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_LISTAGENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTAGENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_UPDATEAGENTREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_UPDATEAGENTREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_UPDATEAGENTREQUEST'].fields_by_name['agent']._loaded_options = None
@@ -64,6 +68,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEAGENTREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_DELETEAGENTREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_DELETEAGENTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UNDELETEAGENTREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_UNDELETEAGENTREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTAGENTREVISIONSREQUEST'].fields_by_name['skip']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
+  _globals['_ROLLBACKAGENTREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_ROLLBACKAGENTREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_ROLLBACKAGENTREQUEST'].fields_by_name['revision']._loaded_options = None
+  _globals['_ROLLBACKAGENTREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_ROLLBACKAGENTREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROLLBACKAGENTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_AGENTSERVICE'].methods_by_name['CreateAgent']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['CreateAgent']._serialized_options = b'\270\327\030\002'
   _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._loaded_options = None
@@ -74,30 +94,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['UpdateAgent']._serialized_options = b'\270\327\030\002'
   _globals['_AGENTSERVICE'].methods_by_name['DeleteAgent']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['DeleteAgent']._serialized_options = b'\270\327\030\002'
+  _globals['_AGENTSERVICE'].methods_by_name['UndeleteAgent']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['UndeleteAgent']._serialized_options = b'\270\327\030\002'
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgentRevisions']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListAgentRevisions']._serialized_options = b'\220\002\001\270\327\030\002'
+  _globals['_AGENTSERVICE'].methods_by_name['RollbackAgent']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['RollbackAgent']._serialized_options = b'\270\327\030\002'
   _globals['_AGENT']._serialized_start=214
-  _globals['_AGENT']._serialized_end=632
-  _globals['_CREATEAGENTREQUEST']._serialized_start=635
-  _globals['_CREATEAGENTREQUEST']._serialized_end=967
-  _globals['_CREATEAGENTRESPONSE']._serialized_start=969
-  _globals['_CREATEAGENTRESPONSE']._serialized_end=1036
-  _globals['_GETAGENTREQUEST']._serialized_start=1038
-  _globals['_GETAGENTREQUEST']._serialized_end=1081
-  _globals['_GETAGENTRESPONSE']._serialized_start=1083
-  _globals['_GETAGENTRESPONSE']._serialized_end=1147
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1150
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1283
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1286
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1425
-  _globals['_UPDATEAGENTREQUEST']._serialized_start=1428
-  _globals['_UPDATEAGENTREQUEST']._serialized_end=1623
-  _globals['_AGENTPATCH']._serialized_start=1626
-  _globals['_AGENTPATCH']._serialized_end=1838
-  _globals['_UPDATEAGENTRESPONSE']._serialized_start=1840
-  _globals['_UPDATEAGENTRESPONSE']._serialized_end=1907
-  _globals['_DELETEAGENTREQUEST']._serialized_start=1909
-  _globals['_DELETEAGENTREQUEST']._serialized_end=1984
-  _globals['_DELETEAGENTRESPONSE']._serialized_start=1986
-  _globals['_DELETEAGENTRESPONSE']._serialized_end=2007
-  _globals['_AGENTSERVICE']._serialized_start=2010
-  _globals['_AGENTSERVICE']._serialized_end=2498
+  _globals['_AGENT']._serialized_end=752
+  _globals['_AGENTREVISION']._serialized_start=755
+  _globals['_AGENTREVISION']._serialized_end=1059
+  _globals['_CREATEAGENTREQUEST']._serialized_start=1062
+  _globals['_CREATEAGENTREQUEST']._serialized_end=1394
+  _globals['_CREATEAGENTRESPONSE']._serialized_start=1396
+  _globals['_CREATEAGENTRESPONSE']._serialized_end=1463
+  _globals['_GETAGENTREQUEST']._serialized_start=1465
+  _globals['_GETAGENTREQUEST']._serialized_end=1508
+  _globals['_GETAGENTRESPONSE']._serialized_start=1510
+  _globals['_GETAGENTRESPONSE']._serialized_end=1574
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1577
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1816
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1819
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1958
+  _globals['_UPDATEAGENTREQUEST']._serialized_start=1961
+  _globals['_UPDATEAGENTREQUEST']._serialized_end=2156
+  _globals['_AGENTPATCH']._serialized_start=2159
+  _globals['_AGENTPATCH']._serialized_end=2371
+  _globals['_UPDATEAGENTRESPONSE']._serialized_start=2373
+  _globals['_UPDATEAGENTRESPONSE']._serialized_end=2440
+  _globals['_DELETEAGENTREQUEST']._serialized_start=2442
+  _globals['_DELETEAGENTREQUEST']._serialized_end=2517
+  _globals['_DELETEAGENTRESPONSE']._serialized_start=2519
+  _globals['_DELETEAGENTRESPONSE']._serialized_end=2586
+  _globals['_UNDELETEAGENTREQUEST']._serialized_start=2588
+  _globals['_UNDELETEAGENTREQUEST']._serialized_end=2636
+  _globals['_UNDELETEAGENTRESPONSE']._serialized_start=2638
+  _globals['_UNDELETEAGENTRESPONSE']._serialized_end=2707
+  _globals['_LISTAGENTREVISIONSREQUEST']._serialized_start=2710
+  _globals['_LISTAGENTREVISIONSREQUEST']._serialized_end=2877
+  _globals['_LISTAGENTREVISIONSRESPONSE']._serialized_start=2880
+  _globals['_LISTAGENTREVISIONSRESPONSE']._serialized_end=3041
+  _globals['_ROLLBACKAGENTREQUEST']._serialized_start=3043
+  _globals['_ROLLBACKAGENTREQUEST']._serialized_end=3157
+  _globals['_ROLLBACKAGENTRESPONSE']._serialized_start=3159
+  _globals['_ROLLBACKAGENTRESPONSE']._serialized_end=3228
+  _globals['_AGENTSERVICE']._serialized_start=3231
+  _globals['_AGENTSERVICE']._serialized_end=4043
 # @@protoc_insertion_point(module_scope)

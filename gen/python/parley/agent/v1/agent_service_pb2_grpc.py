@@ -61,6 +61,21 @@ class AgentServiceStub:
                 request_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.DeleteAgentRequest.SerializeToString,
                 response_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.DeleteAgentResponse.FromString,
                 _registered_method=True)
+        self.UndeleteAgent = channel.unary_unary(
+                '/parley.agent.v1.AgentService/UndeleteAgent',
+                request_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.UndeleteAgentRequest.SerializeToString,
+                response_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.UndeleteAgentResponse.FromString,
+                _registered_method=True)
+        self.ListAgentRevisions = channel.unary_unary(
+                '/parley.agent.v1.AgentService/ListAgentRevisions',
+                request_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentRevisionsRequest.SerializeToString,
+                response_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentRevisionsResponse.FromString,
+                _registered_method=True)
+        self.RollbackAgent = channel.unary_unary(
+                '/parley.agent.v1.AgentService/RollbackAgent',
+                request_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.RollbackAgentRequest.SerializeToString,
+                response_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.RollbackAgentResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -87,8 +102,10 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """The caller's agents, newest first, page by page (AIP-158). A page of large agents holds fewer than were asked for, so
-        that it is at most 4 MiB. Reasons: PAGE_TOKEN_INVALID.
+        """The caller's agents, newest first unless `order_by` says otherwise, page by page (AIP-158). A page of large agents holds
+        fewer than were asked for, so that it is at most 4 MiB.
+
+        Reasons: FILTER_INVALID, PAGE_TOKEN_INVALID, VALIDATION_FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,9 +123,40 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAgent(self, request, context):
-        """Deletes an agent. It is not shown any more from then on.
+        """Deletes an agent (AIP-164). From then on it is shown only by ListAgents with `show_deleted`, does not count against the
+        limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good.
 
         Retry: a repeat answers AGENT_NOT_FOUND. Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAgent(self, request, context):
+        """Takes back a deletion: the agent is as it was, with all its revisions.
+
+        Retry: a repeat answers AGENT_NOT_DELETED. Reasons: AGENT_NOT_FOUND, AGENT_NOT_DELETED, AGENT_LIMIT_REACHED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAgentRevisions(self, request, context):
+        """All revisions of an agent that are kept, newest first, the present one included, page by page (AIP-158). A page of large
+        revisions holds fewer than were asked for, so that it is at most 4 MiB.
+
+        Reasons: AGENT_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAgent(self, request, context):
+        """Makes the agent again what it was in a revision (AIP-162): a new revision with the content of that one. An agent that has
+        this content already, as it has that of its present revision, stays as it is.
+
+        Retry: safe; with an `etag` a repeat answers ETAG_MISMATCH once the first was carried out.
+        Reasons: AGENT_NOT_FOUND, REVISION_NOT_FOUND, ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +189,21 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DeleteAgent,
                     request_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.DeleteAgentRequest.FromString,
                     response_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.DeleteAgentResponse.SerializeToString,
+            ),
+            'UndeleteAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAgent,
+                    request_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.UndeleteAgentRequest.FromString,
+                    response_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.UndeleteAgentResponse.SerializeToString,
+            ),
+            'ListAgentRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgentRevisions,
+                    request_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentRevisionsRequest.FromString,
+                    response_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentRevisionsResponse.SerializeToString,
+            ),
+            'RollbackAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAgent,
+                    request_deserializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.RollbackAgentRequest.FromString,
+                    response_serializer=parley_dot_agent_dot_v1_dot_agent__service__pb2.RollbackAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -280,6 +343,87 @@ class AgentService:
             '/parley.agent.v1.AgentService/DeleteAgent',
             parley_dot_agent_dot_v1_dot_agent__service__pb2.DeleteAgentRequest.SerializeToString,
             parley_dot_agent_dot_v1_dot_agent__service__pb2.DeleteAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.agent.v1.AgentService/UndeleteAgent',
+            parley_dot_agent_dot_v1_dot_agent__service__pb2.UndeleteAgentRequest.SerializeToString,
+            parley_dot_agent_dot_v1_dot_agent__service__pb2.UndeleteAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgentRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.agent.v1.AgentService/ListAgentRevisions',
+            parley_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentRevisionsRequest.SerializeToString,
+            parley_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.agent.v1.AgentService/RollbackAgent',
+            parley_dot_agent_dot_v1_dot_agent__service__pb2.RollbackAgentRequest.SerializeToString,
+            parley_dot_agent_dot_v1_dot_agent__service__pb2.RollbackAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

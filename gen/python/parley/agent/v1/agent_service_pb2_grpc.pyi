@@ -28,8 +28,10 @@ class AgentServiceStub:
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """One agent of the caller's. Reasons: AGENT_NOT_FOUND."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
-    """The caller's agents, newest first, page by page (AIP-158). A page of large agents holds fewer than were asked for, so
-    that it is at most 4 MiB. Reasons: PAGE_TOKEN_INVALID.
+    """The caller's agents, newest first unless `order_by` says otherwise, page by page (AIP-158). A page of large agents holds
+    fewer than were asked for, so that it is at most 4 MiB.
+
+    Reasons: FILTER_INVALID, PAGE_TOKEN_INVALID, VALIDATION_FAILED.
     """
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentRequest, _agent_service_pb2.UpdateAgentResponse]
     """Changes the fields that `update_mask` names (AIP-134): a field that it names and that is unset is cleared, the
@@ -39,9 +41,28 @@ class AgentServiceStub:
     Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID, CONFIG_INVALID, VALIDATION_FAILED.
     """
     DeleteAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DeleteAgentRequest, _agent_service_pb2.DeleteAgentResponse]
-    """Deletes an agent. It is not shown any more from then on.
+    """Deletes an agent (AIP-164). From then on it is shown only by ListAgents with `show_deleted`, does not count against the
+    limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good.
 
     Retry: a repeat answers AGENT_NOT_FOUND. Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH.
+    """
+    UndeleteAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UndeleteAgentRequest, _agent_service_pb2.UndeleteAgentResponse]
+    """Takes back a deletion: the agent is as it was, with all its revisions.
+
+    Retry: a repeat answers AGENT_NOT_DELETED. Reasons: AGENT_NOT_FOUND, AGENT_NOT_DELETED, AGENT_LIMIT_REACHED.
+    """
+    ListAgentRevisions: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentRevisionsRequest, _agent_service_pb2.ListAgentRevisionsResponse]
+    """All revisions of an agent that are kept, newest first, the present one included, page by page (AIP-158). A page of large
+    revisions holds fewer than were asked for, so that it is at most 4 MiB.
+
+    Reasons: AGENT_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    RollbackAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RollbackAgentRequest, _agent_service_pb2.RollbackAgentResponse]
+    """Makes the agent again what it was in a revision (AIP-162): a new revision with the content of that one. An agent that has
+    this content already, as it has that of its present revision, stays as it is.
+
+    Retry: safe; with an `etag` a repeat answers ETAG_MISMATCH once the first was carried out.
+    Reasons: AGENT_NOT_FOUND, REVISION_NOT_FOUND, ETAG_MISMATCH.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -76,8 +97,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentsRequest,
         context: _aio.ServicerContext[_agent_service_pb2.ListAgentsRequest, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]:
-        """The caller's agents, newest first, page by page (AIP-158). A page of large agents holds fewer than were asked for, so
-        that it is at most 4 MiB. Reasons: PAGE_TOKEN_INVALID.
+        """The caller's agents, newest first unless `order_by` says otherwise, page by page (AIP-158). A page of large agents holds
+        fewer than were asked for, so that it is at most 4 MiB.
+
+        Reasons: FILTER_INVALID, PAGE_TOKEN_INVALID, VALIDATION_FAILED.
         """
 
     @_abc_1.abstractmethod
@@ -99,9 +122,46 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.DeleteAgentRequest,
         context: _aio.ServicerContext[_agent_service_pb2.DeleteAgentRequest, _abc.Awaitable[_agent_service_pb2.DeleteAgentResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.DeleteAgentResponse]:
-        """Deletes an agent. It is not shown any more from then on.
+        """Deletes an agent (AIP-164). From then on it is shown only by ListAgents with `show_deleted`, does not count against the
+        limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good.
 
         Retry: a repeat answers AGENT_NOT_FOUND. Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteAgent(
+        self,
+        request: _agent_service_pb2.UndeleteAgentRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.UndeleteAgentRequest, _abc.Awaitable[_agent_service_pb2.UndeleteAgentResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.UndeleteAgentResponse]:
+        """Takes back a deletion: the agent is as it was, with all its revisions.
+
+        Retry: a repeat answers AGENT_NOT_DELETED. Reasons: AGENT_NOT_FOUND, AGENT_NOT_DELETED, AGENT_LIMIT_REACHED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAgentRevisions(
+        self,
+        request: _agent_service_pb2.ListAgentRevisionsRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.ListAgentRevisionsRequest, _abc.Awaitable[_agent_service_pb2.ListAgentRevisionsResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.ListAgentRevisionsResponse]:
+        """All revisions of an agent that are kept, newest first, the present one included, page by page (AIP-158). A page of large
+        revisions holds fewer than were asked for, so that it is at most 4 MiB.
+
+        Reasons: AGENT_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackAgent(
+        self,
+        request: _agent_service_pb2.RollbackAgentRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.RollbackAgentRequest, _abc.Awaitable[_agent_service_pb2.RollbackAgentResponse]],
+    ) -> _abc.Awaitable[_agent_service_pb2.RollbackAgentResponse]:
+        """Makes the agent again what it was in a revision (AIP-162): a new revision with the content of that one. An agent that has
+        this content already, as it has that of its present revision, stays as it is.
+
+        Retry: safe; with an `etag` a repeat answers ETAG_MISMATCH once the first was carried out.
+        Reasons: AGENT_NOT_FOUND, REVISION_NOT_FOUND, ETAG_MISMATCH.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

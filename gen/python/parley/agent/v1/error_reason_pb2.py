@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"parley/agent/v1/error_reason.proto\x12\x0fparley.agent.v1*\xb4\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_AGENT_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_CONFIG_INVALID\x10\x03\x12$\n ERROR_REASON_AGENT_LIMIT_REACHED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"parley/agent/v1/error_reason.proto\x12\x0fparley.agent.v1*\xfd\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_AGENT_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_CONFIG_INVALID\x10\x03\x12$\n ERROR_REASON_AGENT_LIMIT_REACHED\x10\x04\x12\"\n\x1e\x45RROR_REASON_AGENT_NOT_DELETED\x10\x05\x12#\n\x1f\x45RROR_REASON_REVISION_NOT_FOUND\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.agent.v1.error_reaso
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=56
-  _globals['_ERRORREASON']._serialized_end=236
+  _globals['_ERRORREASON']._serialized_end=309
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 1
-    """NOT_FOUND. There is no such agent, or it is somebody else's, or it was deleted."""
+    """NOT_FOUND. There is no such agent, or it is somebody else's, or it was deleted. UndeleteAgent finds a deleted one until
+    its `purge_time`.
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 2
     """ABORTED. The agent was changed since the `etag` was read. Read it again, apply the change to what it is now."""
     ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 3
@@ -34,6 +36,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_AGENT_LIMIT_REACHED: _ErrorReason.ValueType  # 4
     """RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller has as many agents as one user may have."""
+    ERROR_REASON_AGENT_NOT_DELETED: _ErrorReason.ValueType  # 5
+    """FAILED_PRECONDITION. The agent that is to be undeleted is not deleted."""
+    ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 6
+    """NOT_FOUND. The agent has, or has kept, no revision of this number."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call of `parley.agent.v1` failed, besides the reasons in `parley.common.v1.ErrorReason`."""
@@ -41,7 +47,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 1
-"""NOT_FOUND. There is no such agent, or it is somebody else's, or it was deleted."""
+"""NOT_FOUND. There is no such agent, or it is somebody else's, or it was deleted. UndeleteAgent finds a deleted one until
+its `purge_time`.
+"""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 2
 """ABORTED. The agent was changed since the `etag` was read. Read it again, apply the change to what it is now."""
 ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 3
@@ -50,4 +58,8 @@ NaN or an infinity, is larger than 64 KiB as JSON, or is nested deeper than 32 l
 """
 ERROR_REASON_AGENT_LIMIT_REACHED: ErrorReason.ValueType  # 4
 """RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller has as many agents as one user may have."""
+ERROR_REASON_AGENT_NOT_DELETED: ErrorReason.ValueType  # 5
+"""FAILED_PRECONDITION. The agent that is to be undeleted is not deleted."""
+ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 6
+"""NOT_FOUND. The agent has, or has kept, no revision of this number."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
