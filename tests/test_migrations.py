@@ -82,6 +82,30 @@ def test_of_keys_that_were_made_at_the_same_moment_one_goes_on_signing(empty_url
     assert found == [("a", True, False, False), ("b", True, True, True), ("c", True, False, False)]
 
 
+def test_what_agents_are_is_their_only_revision_so_far_and_deleted_ones_get_time(empty_url: str) -> None:
+    upgrade(empty_url, "0006")
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO auth.users (id, email, email_key, full_name, password_hash, create_time, update_time)"
+            " VALUES (gen_random_uuid(), '', '', '', '', now(), now())"
+        )
+        for name, delete_time in (("kept", None), ("gone", "2020-01-01T00:00:00Z")):
+            connection.execute(
+                "INSERT INTO agent.agents (id, user_id, name, description, model_name, system_prompt, config,"
+                " is_active, revision, create_time, update_time, delete_time)"
+                " SELECT gen_random_uuid(), id, %s, 'd', 'm', 's',"
+                " '{\"a\": 1}', true, 7, now(), now(), %s FROM auth.users",
+                (name, delete_time),
+            )
+        migrate(empty_url)
+        found = connection.execute(
+            "SELECT revision.name, revision.config, revision.revision, revision.create_time = agent.update_time,"
+            " agent.purge_time - now() > interval '29 days'"
+            " FROM agent.revisions AS revision JOIN agent.agents AS agent ON id = agent_id ORDER BY revision.name DESC"
+        ).fetchall()
+    assert found == [("kept", {"a": 1}, 7, True, None), ("gone", {"a": 1}, 7, True, True)]
+
+
 def upgrade(url: str, revision: str) -> None:
     """Bring a database to an earlier revision than the newest."""
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, TypedDict
 from uuid import UUID
 
-from sqlalchemy import TIMESTAMP
+from sqlalchemy import TIMESTAMP, BigInteger
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -35,7 +35,7 @@ class AgentTable(Base):
     system_prompt: Mapped[str]
     config: Mapped[Config]
     is_active: Mapped[bool]
-    revision: Mapped[int]
+    revision: Mapped[int] = mapped_column(BigInteger)
     create_time: Mapped[datetime]
     update_time: Mapped[datetime]
     delete_time: Mapped[datetime | None]
@@ -50,7 +50,7 @@ class RevisionTable(Base):
     __tablename__ = "revisions"
 
     agent_id: Mapped[UUID] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     name: Mapped[str]
     description: Mapped[str]
     model_name: Mapped[str]

@@ -22,6 +22,8 @@ def calls_about(agent_id: str) -> dict[str, Message]:
             id=agent_id, agent=pb2.AgentPatch(name="Taken over"), update_mask=FieldMask(paths=["name"])
         ),
         "DeleteAgent": pb2.DeleteAgentRequest(id=agent_id),
+        "ListAgentRevisions": pb2.ListAgentRevisionsRequest(id=agent_id),
+        "RollbackAgent": pb2.RollbackAgentRequest(id=agent_id, revision=1),
     }
 
 
