@@ -1,10 +1,14 @@
 """What an operator's command does in the database beside the running services, and how it ends."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TypeVar
+
+from psycopg.errors import InsufficientPrivilege, UndefinedTable
+from sqlalchemy.exc import ProgrammingError
 
 from services.auth.settings import AuthSettings
 from services.cli.installation import load_operator_settings
@@ -18,7 +22,7 @@ R = TypeVar("R")
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-DATABASE_SECONDS = 15.0
+DATABASE_SECONDS = 8.0
 
 
 def operate(
@@ -35,6 +39,10 @@ def operate(
     configure_logging(settings.model_copy(update={"log_level": "error"}), name)
 
     async def work_on_database() -> R:
+        # By name: a shell that starts a command in the background has it ignore SIGINT.
+        task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)  # type: ignore[union-attr]  # in a task
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(DATABASE_SECONDS):
@@ -53,7 +61,14 @@ def operate(
     except DomainError as failure:
         say(failure)
         raise SystemExit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
+    except ProgrammingError as error:
+        if not isinstance(error.orig, InsufficientPrivilege | UndefinedTable):
+            raise
+        sys.stderr.write(
+            "parley: the database's user may not do this: check PARLEY_DATABASE_URL, and `parley migrate`\n"
+        )
+        raise SystemExit(EXIT_FAILED) from None
+    except asyncio.CancelledError:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 

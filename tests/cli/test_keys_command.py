@@ -56,7 +56,10 @@ def test_a_rotation_that_was_broken_off_goes_on_where_it_was(environment: dict[s
     assert process.stdout is not None
     first_line = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    try:
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "the next `parley keys rotate` goes on with it" in said
     assert states(rows) == ["active", "published"]
