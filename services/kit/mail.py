@@ -24,7 +24,9 @@ class MailSettings(DatabaseSettings):
         "", description="SMTP server; empty: mails are written to the folder `mail` of the data folder."
     )
     smtp_port: Port = Field(587, description="Port of the SMTP server.")
-    smtp_security: Literal["none", "starttls", "tls"] = Field("starttls", description="How the connection is secured.")
+    smtp_security: Literal["none", "starttls", "tls"] = Field(
+        "starttls", description="How the connection is secured: `none`, `starttls` or `tls`."
+    )
     smtp_username: str = Field("", description="User name for SMTP AUTH; empty: none.")
     smtp_password: SecretStr = Field(SecretStr(""), description="Password for SMTP AUTH.")
     mail_from: str = Field("Parley <parley@localhost>", description="The sender of mails.")
