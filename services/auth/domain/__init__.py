@@ -1,4 +1,4 @@
-"""The use cases and rules of auth. Where to look:
+"""The use cases and rules of auth, and where to look for them.
 
 users              accounts, password_change, password_reset, email_verification
 their sessions     sessions (sign in, refresh), own_sessions (list, end), live_sessions (does it live?)
