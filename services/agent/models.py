@@ -60,6 +60,10 @@ class RevisionTable(Base):
     create_time: Mapped[datetime]
 
 
+# A user, and the id of an agent of theirs.
+AgentKey = tuple[UUID, UUID]
+
+
 class Agent(NamedTuple):
     """An agent. Its fields are columns of AgentTable, so that a row becomes one at no cost."""
 

@@ -6,9 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     ColumnElement,
     Insert,
+    Uuid,
+    any_,
     bindparam,
     delete,
     exists,
@@ -21,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.agent.models import Agent, AgentTable, Changes, Revision, RevisionTable
+from services.agent.models import Agent, AgentKey, AgentTable, Changes, Revision, RevisionTable
 from services.kit.filters import Filter, boolean, caseless, text
 from services.kit.listing import NewestFirst
 from services.kit.ordering import Order, Ordering, by_moment, by_number, by_text
@@ -55,7 +58,8 @@ _OWNED = AgentTable.user_id == bindparam("user_id")
 _OWN = (_OWNED, AgentTable.delete_time.is_(None))
 _COUNT = select(func.count()).select_from(AgentTable).where(*_OWN)
 _ONE = select(*_COLUMNS).where(AgentTable.id == bindparam("id"), *_OWN)
-_GET = Prepared(_ONE)
+_AMONG = AgentTable.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+_FIND = Prepared(select(*_COLUMNS).where(_AMONG, AgentTable.delete_time.is_(None)))
 _GET_FOR_UPDATE = _ONE.with_for_update()
 _GET_DELETED_OR_NOT = select(*_COLUMNS).where(AgentTable.id == bindparam("id"), _OWNED).with_for_update()
 _LIST = NewestFirst(Agent._make, _COLUMNS, *_OWN)
@@ -102,13 +106,13 @@ class AgentRows:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def get(self, user_id: UUID, agent_id: UUID) -> Agent | None:
-        """The user's agent of this id."""
-        row = await _GET.first(self._tx, {"id": agent_id, "user_id": user_id})
-        return None if row is None else Agent._make(row)
+    async def find(self, keys: Sequence[AgentKey]) -> Mapping[AgentKey, Agent]:
+        """The agents that there are of these. An id under another user's than the agent's own finds nothing."""
+        rows = await _FIND.all(self._tx, {"ids": [agent_id for _, agent_id in keys]})
+        return {(agent.user_id, agent.id): agent for agent in map(Agent._make, rows)}
 
     async def get_for_update(self, user_id: UUID, agent_id: UUID) -> Agent | None:
-        """The same, locked until the transaction ends."""
+        """The user's agent of this id, locked until the transaction ends."""
         row = (await self._tx.execute(_GET_FOR_UPDATE, {"id": agent_id, "user_id": user_id})).first()
         return None if row is None else Agent._make(row)
 

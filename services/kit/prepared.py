@@ -5,7 +5,7 @@ Half of what `AsyncConnection.execute` costs for a small read is SQLAlchemy's ow
 off with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -31,6 +31,12 @@ class Prepared:
 
     async def first(self, tx: AsyncConnection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The first row, or None if there is none."""
+        return await (await self._run(tx, values)).fetchone()
+
+    async def all(self, tx: AsyncConnection, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """All rows."""
+        return await (await self._run(tx, values)).fetchall()
+
+    async def _run(self, tx: AsyncConnection, values: Mapping[str, Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         connection: psycopg.AsyncConnection = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]  # psycopg's, by the URL of every engine
-        cursor = await connection.execute(self._sql, values)
-        return await cursor.fetchone()
+        return await connection.execute(self._sql, values)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Text, Uuid, bindparam, func, select, text, true
+from sqlalchemy import ARRAY, Text, Uuid, bindparam, func, select, text, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.kit.database import Database
@@ -31,6 +31,15 @@ async def test_it_gives_what_sqlalchemy_gives(database: Database) -> None:
         first = await Prepared(STATEMENT).first(tx, VALUES)
         assert first == tuple((await tx.execute(STATEMENT, VALUES)).one())
     assert first == (ID, ["50 % of ü", True], datetime.fromtimestamp(1.5, UTC), None)
+
+
+async def test_it_gives_all_rows_and_takes_lists(database: Database) -> None:
+    one = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).column_valued("one")
+    every = Prepared(select(one))
+    ids = [ID, UUID(int=0)]
+    async with database.read() as tx:
+        assert await every.all(tx, {"ids": ids}) == [(ID,), (UUID(int=0),)]
+        assert await every.all(tx, {"ids": []}) == []
 
 
 async def test_it_gives_none_where_there_is_no_row(database: Database) -> None:

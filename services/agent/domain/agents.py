@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,8 +16,9 @@ from services.agent.errors import (
     EtagMismatch,
     RevisionNotFound,
 )
-from services.agent.models import Agent, Changes, Draft, Revision
+from services.agent.models import Agent, AgentKey, Changes, Draft, Revision
 from services.agent.repository import FILTER, ORDERING, AgentRows
+from services.kit.coalesce import Coalesced
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, QuotaViolation, RequestIdReused
 from services.kit.ids import uuid7
@@ -37,6 +38,7 @@ class Agents:
         self._clock = clock
         self._max_per_user = max_per_user
         self._deleted_kept = deleted_kept
+        self._reads = Coalesced(self._find)
 
     async def create_agent(self, user_id: UUID, draft: Draft, request_id: UUID | None) -> Agent:
         """Create an agent. The same draft under the same `request_id` gives the agent that the first one created.
@@ -75,8 +77,7 @@ class Agents:
 
     async def get_agent(self, user_id: UUID, agent_id: UUID) -> Agent:
         """The user's agent of this id. Raises AgentNotFound."""
-        async with self._db.read() as tx:
-            return _found(await AgentRows(tx).get(user_id, agent_id))
+        return _found(await self._reads.get((user_id, agent_id)))
 
     async def list_agents(
         self, user_id: UUID, page: PageRequest, *, written_filter: str, order_by: str, show_deleted: bool
@@ -145,6 +146,10 @@ class Agents:
             if old is None:
                 raise RevisionNotFound
             return await self._change(rows, agent, old.content)
+
+    async def _find(self, keys: Sequence[AgentKey]) -> Mapping[AgentKey, Agent]:
+        async with self._db.read() as tx:
+            return await AgentRows(tx).find(keys)
 
     async def _change(self, rows: AgentRows, agent: Agent, changes: Changes) -> Agent:
         """Give an agent that is locked these values, if one is another than it has."""
