@@ -1,14 +1,16 @@
 """Calls that were refused to callers of the wrong kind, on their way to auth's audit log."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import grpc
 import structlog
 
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from services.kit.ids import utc_now
 from services.kit.outage import Outage
 from services.kit.refusal_tally import Refusal, RefusalTally
 from services.kit.timestamps import to_timestamp
@@ -19,6 +21,8 @@ GATHER_SECONDS = 1.0
 SEND_TIMEOUT = 5.0
 LAST_SEND_SECONDS = 1.0
 LAST_RETRY = 10.0
+# Auth takes none that are older than an hour, nor any that come with one.
+TOLD_WITHIN = timedelta(minutes=55)
 BATCH = 100
 # Not worth sending again: auth has seen them and does not take them.
 _HOPELESS = {
@@ -61,21 +65,29 @@ class RefusalReporter:
         Raises AioRpcError, and keeps what it could not send: auth knows it by its id.
         """
         while batch := self._tally.next(BATCH):
-            try:
-                await self._auth.RecordRefusals(
-                    auth_pb2.RecordRefusalsRequest(refusals=[_to_message(refusal) for refusal in batch]),
-                    timeout=SEND_TIMEOUT,
-                )
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _HOPELESS:
-                    raise
-                log.warning("refused calls not taken down", code=error.code().name, count=len(batch))
+            oldest = utc_now() - TOLD_WITHIN
+            fresh = [refusal for refusal in batch if refusal.create_time > oldest]
+            if len(fresh) < len(batch):
+                log.warning("refused calls not taken down", code="too late", count=len(batch) - len(fresh))
+            if fresh:
+                await self._tell(fresh)
             self._tally.told(len(batch))
         if self._tally.is_empty:
             self._news.clear()
         self._away.is_over()
         if dropped := self._tally.take_dropped():
             log.warning("refused calls not taken down", code="too many at once", count=dropped)
+
+    async def _tell(self, refusals: Sequence[Refusal]) -> None:
+        try:
+            await self._auth.RecordRefusals(
+                auth_pb2.RecordRefusalsRequest(refusals=[_to_message(refusal) for refusal in refusals]),
+                timeout=SEND_TIMEOUT,
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _HOPELESS:
+                raise
+            log.warning("refused calls not taken down", code=error.code().name, count=len(refusals))
 
     async def send_last(self) -> None:
         """Send all that there is, if that is soon done."""

@@ -1,6 +1,7 @@
 """The accounts of services: what their secrets are good for, and for how long."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import user_service_pb2 as pb2
@@ -70,6 +72,19 @@ def create(users: UserServiceStub, as_admin: Metadata) -> Make:
 
 async def token(auth: AuthServiceStub, name: str, secret: str) -> auth_pb2.IssueServiceTokenResponse:
     return await auth.IssueServiceToken(auth_pb2.IssueServiceTokenRequest(client_id=name, client_secret=secret))
+
+
+def a_refusal(who: UUID, session: UUID, **changed: Any) -> auth_pb2.RecordRefusalsRequest.Refusal:
+    fields: dict[str, Any] = {
+        "id": str(uuid7()),
+        "create_time": Timestamp(seconds=int(time.time())),
+        "method": "parley.agent.v1.AgentService/GetAgent",
+        "subject_id": str(who),
+        "session_id": str(session),
+        "address": "192.0.2.7",
+        "user_agent": "tests",
+    }
+    return auth_pb2.RecordRefusalsRequest.Refusal(**fields | changed)
 
 
 def audited(rows: Any, like: str = "SERVICE%") -> list[tuple[str, str | None]]:
@@ -272,25 +287,49 @@ async def test_refusals_that_services_tell_are_taken_down_once(
     auth: AuthServiceStub, keys: TestKeys, rows: Any
 ) -> None:
     as_service = bearer(keys.service_token(RECORD))
-    who, session, made = uuid4(), uuid4(), Timestamp(seconds=1_700_000_000)
-    refusal = auth_pb2.RecordRefusalsRequest.Refusal(
-        id=str(uuid7()),
-        create_time=made,
-        method="parley.agent.v1.AgentService/GetAgent",
-        subject_id=str(who),
-        session_id=str(session),
-        address="192.0.2.7",
-        user_agent="tests",
-        count=7,
-    )
-    for _ in range(2):
-        await auth.RecordRefusals(auth_pb2.RecordRefusalsRequest(refusals=[refusal]), metadata=as_service)
+    who, session, made = uuid4(), uuid4(), int(time.time()) - 60
+    told, later = (a_refusal(who, session, create_time=Timestamp(seconds=made), count=7) for _ in range(2))
+    with capture_logs() as logs:
+        for refusals in ([told], [told, told], [told, later]):
+            await auth.RecordRefusals(auth_pb2.RecordRefusalsRequest(refusals=refusals), metadata=as_service)
+    assert [line["event"] for line in logs if line.get("actor_id") == str(who)] == ["audit", "audit"]
     found = rows.execute(
         "SELECT actor_id, session_id, address, user_agent, details, extract(epoch FROM create_time)::bigint"
         " FROM auth.audit_events WHERE type = 'ACCESS_REFUSED'"
     ).fetchall()
     details = {"method": "parley.agent.v1.AgentService/GetAgent", "calls": "7"}
-    assert found == [(who, session, "192.0.2.7", "tests", details, 1_700_000_000)]
+    assert found == [(who, session, "192.0.2.7", "tests", details, made)] * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", str(uuid4())),
+        ("create_time", Timestamp(seconds=10**15)),
+        ("create_time", Timestamp(seconds=1_700_000_000)),
+        ("create_time", Timestamp(seconds=int(time.time()), nanos=-1)),
+        ("create_time", Timestamp(seconds=int(time.time()) + 7_200)),
+        ("address", "nowhere"),
+        ("address", "fe80::1%what-somebody-says"),
+    ],
+)
+async def test_a_refusal_that_would_spoil_the_audit_log_is_not_taken_down(
+    auth: AuthServiceStub, keys: TestKeys, rows: Any, field: str, value: Any
+) -> None:
+    good, bad = (a_refusal(uuid4(), uuid4(), **changed) for changed in ({}, {field: value}))
+    with raises_status(Code.INVALID_ARGUMENT, "VALIDATION_FAILED", fields=[f"refusals[1].{field}"]):
+        await auth.RecordRefusals(
+            auth_pb2.RecordRefusalsRequest(refusals=[good, bad]), metadata=bearer(keys.service_token(RECORD))
+        )
+    assert audited(rows, "ACCESS_REFUSED") == []
+
+
+async def test_a_refusal_of_a_caller_without_an_address_is_taken_down(
+    auth: AuthServiceStub, keys: TestKeys, rows: Any
+) -> None:
+    request = auth_pb2.RecordRefusalsRequest(refusals=[a_refusal(uuid4(), uuid4(), address="")])
+    await auth.RecordRefusals(request, metadata=bearer(keys.service_token(RECORD)))
+    assert audited(rows, "ACCESS_REFUSED") == [("ACCESS_REFUSED", None)]
 
 
 async def test_a_secret_for_a_service_that_does_not_exist_is_no_setting(settings: Make) -> None:

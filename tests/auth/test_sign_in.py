@@ -59,6 +59,7 @@ async def test_of_twenty_registrations_at_once_with_one_address_one_succeeds(
         ({"password": "short"}, "password"),
         ({"password": "x" * 129}, "password"),
         ({"full_name": ""}, "full_name"),
+        ({"full_name": "  "}, "full_name"),
         ({"full_name": "n" * 201}, "full_name"),
         ({"full_name": "nul\0"}, "full_name"),
     ],

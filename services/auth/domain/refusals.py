@@ -32,8 +32,11 @@ class Refusals:
     async def record_refusals(self, refusals: Sequence[Refusal]) -> None:
         """Take them down; those that are known already are passed over."""
         async with self._db.read() as tx:
-            await AuditEvents(tx).add([_event_of(refusal) for refusal in refusals])
+            new = await AuditEvents(tx).add([_event_of(refusal) for refusal in refusals])
         for refusal in refusals:
+            if refusal.id not in new:
+                continue
+            new.remove(refusal.id)
             log.info(
                 "audit",
                 type=str(AuditType.ACCESS_REFUSED),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -34,10 +35,11 @@ class AuditEvents:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def add(self, events: Sequence[AuditEvent]) -> None:
-        """Store events; those whose ids are known already are passed over."""
+    async def add(self, events: Sequence[AuditEvent]) -> set[UUID]:
+        """Store events; those whose ids are known already are passed over. The ids of the others."""
         statement = insert(AuditEventTable).on_conflict_do_nothing(index_elements=["id"])
-        await self._tx.execute(statement, [event._asdict() for event in events])
+        stored = await self._tx.scalars(statement.returning(AuditEventTable.id), [event._asdict() for event in events])
+        return set(stored)
 
     async def list_newest_first(self, page: PageRequest, conditions: Sequence[ColumnElement[bool]]) -> Page[AuditEvent]:
         """A page of the events that meet conditions, newest first, and how many there are in all, at one moment."""

@@ -12,7 +12,7 @@ from services.auth.domain.revocations import RevocationWatch
 from services.auth.domain.service_accounts import ServiceAccounts
 from services.auth.mapping.keys import to_jwk
 from services.auth.mapping.revocations import to_watch_responses
-from services.auth.mapping.services import from_refusal
+from services.auth.mapping.services import from_refusals
 from services.kit.calls import Call
 from services.kit.timestamps import to_timestamp
 
@@ -51,5 +51,5 @@ class TokenRpcs:
                     yield response
 
     async def RecordRefusals(self, request: pb2.RecordRefusalsRequest, call: Call) -> pb2.RecordRefusalsResponse:
-        await self._refusals.record_refusals([from_refusal(refusal) for refusal in request.refusals])
+        await self._refusals.record_refusals(from_refusals(request.refusals))
         return pb2.RecordRefusalsResponse()

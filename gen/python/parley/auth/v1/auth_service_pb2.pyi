@@ -307,7 +307,7 @@ class RegisterRequest(_message.Message):
     its composition; refused are passwords that are easily guessed or that hold the address or the name.
     """
     full_name: _builtins.str
-    """The name to show, 1 to 200 characters."""
+    """The name to show, 1 to 200 characters, not only white space."""
     def __init__(
         self,
         *,
@@ -1152,14 +1152,14 @@ class RecordRefusalsRequest(_message.Message):
         session_id: _builtins.str
         """The session: `sid` of the token."""
         address: _builtins.str
-        """The caller's IP address."""
+        """The caller's IP address; empty if it has none."""
         user_agent: _builtins.str
         """The caller's `user-agent`."""
         count: _builtins.int
         """How many calls this stands for, those of no other event among them; 0 means 1."""
         @_builtins.property
         def create_time(self) -> _timestamp_pb2.Timestamp:
-            """When the call was made; of several, the last."""
+            """When the call was made; of several, the last. At most an hour from now."""
 
         def __init__(
             self,
