@@ -10,43 +10,46 @@ from services.agent.models import Agent, Changes, Draft, Revision
 from services.kit.errors import FieldViolation, ValidationFailed
 from services.kit.masks import masked_fields
 from services.kit.messages import violations
-from services.kit.timestamps import to_optional_timestamp, to_timestamp
+from services.kit.structs import fill
+from services.kit.timestamps import stamp, to_optional_timestamp, to_timestamp
 
 _CHANGEABLE = list(pb2.AgentPatch.DESCRIPTOR.fields_by_name)
 
 
 def to_message(agent: Agent) -> pb2.Agent:
     """An agent as its owner sees it."""
-    return pb2.Agent(
+    message = pb2.Agent(
         id=str(agent.id),
         user_id=str(agent.user_id),
         name=agent.name,
         description=agent.description,
         model_name=agent.model_name,
         system_prompt=agent.system_prompt,
-        config=_to_struct(agent.config),
         is_active=agent.is_active,
         revision=agent.revision,
         etag=agent.etag,
-        create_time=to_timestamp(agent.create_time),
-        update_time=to_timestamp(agent.update_time),
         delete_time=to_optional_timestamp(agent.delete_time),
         purge_time=to_optional_timestamp(agent.purge_time),
     )
+    stamp(message.create_time, agent.create_time)
+    stamp(message.update_time, agent.update_time)
+    fill(message.config, agent.config)
+    return message
 
 
 def to_revision(revision: Revision) -> pb2.AgentRevision:
     """A revision as the agent's owner sees it."""
-    return pb2.AgentRevision(
+    message = pb2.AgentRevision(
         revision=revision.revision,
         create_time=to_timestamp(revision.create_time),
         name=revision.name,
         description=revision.description,
         model_name=revision.model_name,
         system_prompt=revision.system_prompt,
-        config=_to_struct(revision.config),
         is_active=revision.is_active,
     )
+    fill(message.config, revision.config)
+    return message
 
 
 def to_draft(request: pb2.CreateAgentRequest) -> Draft:
@@ -76,12 +79,6 @@ def to_changes(request: pb2.UpdateAgentRequest) -> Changes:
 def to_uuid(text: str) -> UUID | None:
     """The UUID of an optional field that was validated."""
     return UUID(text) if text else None
-
-
-def _to_struct(config: dict[str, Any]) -> Struct:
-    struct = Struct()
-    struct.update(config)
-    return struct
 
 
 def _from_struct(struct: Struct) -> dict[str, Any]:
