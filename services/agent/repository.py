@@ -62,7 +62,7 @@ _AMONG = AgentTable.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
 _FIND = Prepared(select(*_COLUMNS).where(_AMONG, AgentTable.delete_time.is_(None)))
 _GET_FOR_UPDATE = _ONE.with_for_update()
 _GET_DELETED_OR_NOT = select(*_COLUMNS).where(AgentTable.id == bindparam("id"), _OWNED).with_for_update()
-_LIST = NewestFirst(Agent._make, _COLUMNS, *_OWN)
+_LIST = NewestFirst(Agent._make, _COLUMNS, *_OWN, hot=True)
 _LIST_WITH_DELETED = NewestFirst(
     Agent._make, _COLUMNS, _OWNED, or_(AgentTable.delete_time.is_(None), AgentTable.purge_time > bindparam("now"))
 )

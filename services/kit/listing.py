@@ -10,6 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from services.kit.ordering import Order
 from services.kit.pages import Page, PageRequest
+from services.kit.prepared import Prepared
 
 _BEHIND_ALL_IDS = UUID(int=2**128 - 1)
 R = TypeVar("R")
@@ -21,6 +22,8 @@ class NewestFirst(Generic[R]):
     `columns` begin with the id; `make` turns a row of them into what is listed. Conditions may have values by name,
     which `page` is given; it may be given more conditions, such as those of a filter, and an order by some of the
     columns, in which the id decides between equals only. Page and total come of one statement, and so of one snapshot.
+
+    A `hot` list is read with a prepared statement where it is asked for as it is: see `services.kit.prepared`.
     """
 
     def __init__(
@@ -28,12 +31,14 @@ class NewestFirst(Generic[R]):
         make: Callable[[Sequence[Any]], R],
         columns: Sequence[InstrumentedAttribute[Any]],
         *conditions: ColumnElement[bool],
+        hot: bool = False,
     ) -> None:
         self._make = make
         self._columns = columns
         self._names = [column.key for column in columns]
         self._conditions = conditions
         self._statement = self._select(conditions)
+        self._prepared = Prepared(self._statement) if hot else None
 
     async def page(
         self,
@@ -47,12 +52,15 @@ class NewestFirst(Generic[R]):
 
         Raises PageTokenInvalid for a position that is none in this order.
         """
-        statement = self._statement
+        # One more than fits tells whether there is another page.
+        values |= {"after": page.after or _BEHIND_ALL_IDS, "limit": page.size + 1, "skip": page.skip}
         if conditions or order:
             statement = self._select((*self._conditions, *conditions), order, page)
-        # One more than fits tells whether there is another page.
-        where = {"after": page.after or _BEHIND_ALL_IDS, "limit": page.size + 1, "skip": page.skip}
-        found = (await tx.execute(statement, values | where)).all()
+            found: Sequence[Sequence[Any]] = (await tx.execute(statement, values)).all()
+        elif self._prepared:
+            found = await self._prepared.all(tx, values)
+        else:
+            found = (await tx.execute(self._statement, values)).all()
         rows = [columns[1:] for columns in found if columns[1] is not None]
         more = len(rows) > page.size
         rows = rows[: page.size]
