@@ -20,7 +20,7 @@ class EmailTaken(AlreadyExists):
 
 
 class CredentialsInvalid(Unauthenticated):
-    """The address or the password is wrong."""
+    """The address and the password, or a service's name and secret, do not belong together."""
 
     reason = "CREDENTIALS_INVALID"
 
@@ -44,7 +44,7 @@ class UserNotFound(NotFound):
 
 
 class PasswordWeak(InvalidArgument):
-    """The password is too easily guessed."""
+    """The password is not good enough; the field violation says why."""
 
     reason = "PASSWORD_WEAK"
 
@@ -56,7 +56,7 @@ class PasswordWrong(InvalidArgument):
 
 
 class TooManyAttempts(ResourceExhausted):
-    """Too many failures in succession; wait before trying again."""
+    """Too many failures or requests; wait before trying again."""
 
     reason = "TOO_MANY_ATTEMPTS"
 

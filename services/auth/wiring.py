@@ -128,7 +128,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
                     Registration(USER_SERVICE, user_service),
                 ],
                 identity=identity,
-                is_ready=lambda: db.is_ready and built_in.are_there,
+                is_ready=lambda: db.is_ready and service_accounts.are_complete,
             )
 
 

@@ -20,12 +20,14 @@ from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import user_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from parley.auth.v1.user_service_pb2_grpc import UserServiceStub
+from services.auth.domain.service_accounts import ServiceAccounts
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
 from services.kit.access import MAX_TOKEN_BYTES
 from services.kit.database import libpq_url
 from services.kit.identity import service_secret
 from services.kit.ids import uuid7
+from services.kit.server import running
 from services.kit.settings import ServiceSettings, SettingUnusable
 from tests.auth.suite import SignedIn, outcome, sign_up, sign_up_admin, start
 from tests.conftest import Serve
@@ -262,6 +264,35 @@ async def test_the_services_of_parley_have_accounts_from_the_start(settings: Mak
     found = rows.execute("SELECT name, methods FROM auth.service_accounts ORDER BY name").fetchall()
     assert found == [(name, [WATCH, RECORD]) for name in ("agent", "chat", "file")]
     assert rows.execute("SELECT count(*) FROM auth.service_secrets").fetchone() == (3,)
+
+
+async def test_who_comes_before_its_account_is_made_is_asked_to_come_again_and_is_no_alarm(
+    settings: Make, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = asyncio.Event()
+    ensure = ServiceAccounts.ensure_built_in
+
+    async def held_up(accounts: ServiceAccounts, name: str, secret: str) -> None:
+        await may_go_on.wait()
+        await ensure(accounts, name, secret)
+
+    monkeypatch.setattr(ServiceAccounts, "ensure_built_in", held_up)
+    async with (
+        open_auth(settings(AuthSettings)) as service,
+        running(service, settings(AuthSettings), port=0) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        auth, secret = AuthServiceStub(channel), service_secret(settings(ServiceSettings), "agent")
+        await until(service.identity.is_ready)
+        for wrong in (secret, "x"):
+            with raises_status(Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE"):
+                await token(auth, "agent", wrong)
+        may_go_on.set()
+        await until(service.is_ready)
+        assert (await token(auth, "agent", secret)).access_token
+        with raises_status(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
+            await token(auth, "nobody", secret)
+    assert audited(rows, "SERVICE_SIGN_IN_FAILED") == [("SERVICE_SIGN_IN_FAILED", None)]
 
 
 async def test_a_secret_that_is_set_anew_is_taken_beside_the_one_before(settings: Make) -> None:

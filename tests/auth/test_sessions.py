@@ -212,7 +212,7 @@ async def test_nothing_but_a_name_of_its_own_can_be_changed(auth: AuthServiceStu
     for paths in ([], ["email"], ["is_admin"], ["full_name", "state"]):
         with raises_status(INVALID_ARGUMENT, "UPDATE_MASK_INVALID", fields=["update_mask"]):
             await update(auth, me, paths, "Ann")
-    for name in ("", "n" * 201, "nul\0"):
+    for name in ("", "  ", "n" * 201, "nul\0"):
         with raises_status(INVALID_ARGUMENT, "VALIDATION_FAILED", fields=["user.full_name"]):
             await update(auth, me, ["full_name"], name)
     assert (await auth.GetCurrentUser(pb2.GetCurrentUserRequest(), metadata=me)).user == user

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,8 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from services.kit.errors import Unavailable
-from services.kit.identity import Identity, open_identity, service_secret
-from services.kit.ids import uuid7
+from services.kit.identity import Identity, Refusal, open_identity, service_secret
+from services.kit.ids import utc_now, uuid7
+from services.kit.origin import NOWHERE
 from services.kit.server import running
 from tests.kit.authority import Authority, eventually, settings_for
 from tests.kit.conftest import call_of_kind, connect, service_of, service_settings
@@ -204,6 +206,20 @@ async def test_what_was_refused_at_last_is_told_before_the_service_ends(
             with pytest.raises(grpc.aio.AioRpcError):
                 await call_of_kind(channel, "GetFile", bearer(keys.service_token()))
         assert len(auth.recorded) == 1
+
+
+async def test_what_auth_would_not_take_any_more_does_not_take_others_with_it(auth: Authority, tmp_path: Path) -> None:
+    async with auth.serving() as address, following(address, tmp_path) as identity:
+        await eventually(identity.is_ready)
+        now, session = utc_now(), uuid7()
+        with capture_logs() as logs:
+            for age in (timedelta(hours=2), timedelta()):
+                identity.on_refusal(Refusal(uuid7(), now - age, "a/B", uuid7(), session, NOWHERE))
+            await eventually(lambda: auth.recorded)
+        (batch,) = auth.recorded
+        assert [refusal.create_time.seconds for refusal in batch] == [int(now.timestamp())]
+        (line,) = [line for line in logs if line.get("code") == "too late"]
+        assert line["count"] == 1
 
 
 class AuthAway(Unavailable):

@@ -23,7 +23,7 @@ from services.auth.models.services import AccountSecrets, ServiceAccount
 from services.auth.models.sessions import AccessToken
 from services.auth.repository.service_accounts import ServiceAccountRows
 from services.kit.database import Database
-from services.kit.errors import FieldViolation, ValidationFailed
+from services.kit.errors import DependencyUnavailable, FieldViolation, ValidationFailed
 from services.kit.faults import describe_fault
 from services.kit.ids import uuid7
 from services.kit.origin import Origin
@@ -58,6 +58,8 @@ class ServiceAccounts:
         audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
+        self.are_complete = False
+        """Whether those that Parley's own services have from the start were made."""
         self._db = db
         self._issuer = issuer
         self._revoker = revoker
@@ -122,10 +124,16 @@ class ServiceAccounts:
         self._revoker.announce(revocation)
 
     async def issue_service_token(self, name: str, secret: str, origin: Origin) -> AccessToken:
-        """A token for the account of this name. Raises CredentialsInvalid, whether the name is known or not."""
+        """A token for the account of this name. Raises CredentialsInvalid, whether the name is known or not.
+
+        To Parley's own services it raises DependencyUnavailable instead until their accounts and secrets are made.
+        """
+        may_come = name in BUILT_IN and not self.are_complete
         async with self._db.read() as tx:
             found = await ServiceAccountRows(tx).by_secret(name, secret_hash(secret), self._clock())
         if found is None or not found[1]:
+            if may_come:
+                raise DependencyUnavailable
             await self._take_down_failure(name, None if found is None else found[0], origin)
             raise CredentialsInvalid
         account = found[0]
@@ -190,20 +198,18 @@ class BuiltInAccounts:
     """The accounts that Parley's own services have from the start."""
 
     def __init__(self, db: Database, accounts: ServiceAccounts, secrets: Mapping[str, str]) -> None:
-        self.are_there = False
-        """Whether they have been made."""
         self._db = db
         self._accounts = accounts
         self._secrets = secrets
 
     async def ensure(self) -> None:
-        """Make those that are missing, once the database is there."""
-        while not self.are_there:
+        """Make those that are missing, once the database is there; the accounts are complete then."""
+        while not self._accounts.are_complete:
             await self._db.wait_ready()
             try:
                 for name, secret in self._secrets.items():
                     await self._accounts.ensure_built_in(name, secret)
-                self.are_there = True
+                self._accounts.are_complete = True
             except Exception as error:  # noqa: BLE001  # without them no other service can work
                 log.warning("accounts of services cannot be made, trying again", fault=describe_fault(error))
                 await asyncio.sleep(RETRY_SECONDS)

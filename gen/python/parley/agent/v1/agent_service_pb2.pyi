@@ -305,9 +305,9 @@ class ListAgentsRequest(_message.Message):
     first, and so do all when it is empty.
     """
     filter: _builtins.str
-    """Which agents (a part of AIP-160): comparisons joined by `AND`, such as `name:"scribe" AND is_active = true`. Fields:
-    `name` (`=`, or `:` for "holds", without regard to upper and lower case), `model_name` (`=`), `is_active` (`= true`,
-    `= false`). Empty for all.
+    """Which agents (a part of AIP-160): at most 10 comparisons joined by `AND`, such as
+    `name:"scribe" AND is_active = true`. Fields: `name` (`=`, or `:` for "holds", without regard to
+    upper and lower case), `model_name` (`=`), `is_active` (`= true`, `= false`). Empty for all.
     """
     show_deleted: _builtins.bool
     """Whether to list deleted agents among the others, too, until they are gone for good."""

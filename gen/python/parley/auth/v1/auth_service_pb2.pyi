@@ -566,7 +566,10 @@ class UpdateCurrentUserRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: `full_name`."""
+        """Which fields to change: `full_name`. A single `*` stands for all that can be changed; avoid it, since it clears fields
+        that the caller's version of this proto does not know yet. A mask that is empty or names anything else is
+        UPDATE_MASK_INVALID.
+        """
 
     def __init__(
         self,

@@ -15,14 +15,19 @@ GRPC_VERSION: str
 class AuthServiceStub:
     """Who is calling: registration, signing in, and the tokens that every other service accepts.
 
-    Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
-    `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+    Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, by default valid for 15
+    minutes. Send one as `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are
+    exchanged once each.
 
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
     addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
     call Login only, do not keep a user who is signed in from changing its password.
+
+    What sends mail or registers is limited in the same way, whether it fails or not: five mails of a kind for an account
+    are free within an hour (twenty to reset a password, when several addresses ask), and 100 registrations from an
+    address.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -47,7 +52,8 @@ class AuthServiceStub:
     """Exchanges a refresh token for a new pair of tokens; the old refresh token is used up.
 
     Retry: the same `request_id`, or any repeat within 10 seconds, answers with the same new refresh token, so a lost
-    reply signs nobody out. A token that was exchanged before that ends the session.
+    reply signs nobody out. Later than 10 seconds the same `request_id` answers so only while the new refresh token is
+    unused. Any other repeat ends the session.
     Reasons: REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED, SESSION_REVOKED.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LogoutRequest, _auth_service_pb2.LogoutResponse]
@@ -126,7 +132,7 @@ class AuthServiceStub:
     """Gives a service account an access token for 5 minutes (the client credentials of RFC 6749 §4.4). It opens RPCs whose
     access is SERVICE, those that the account's list names.
 
-    Retry: safe. Reasons: CREDENTIALS_INVALID.
+    Retry: safe. Reasons: CREDENTIALS_INVALID, DEPENDENCY_UNAVAILABLE (at the first start, while accounts are made).
     """
     WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_service_pb2.WatchRevocationsRequest, _auth_service_pb2.WatchRevocationsResponse]
     """Follows which sessions end before their access tokens expire: what came after the cursor, then `caught_up`, then live.
@@ -146,14 +152,19 @@ class AuthServiceStub:
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who is calling: registration, signing in, and the tokens that every other service accepts.
 
-    Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, valid for 15 minutes. Send one as
-    `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are exchanged once each.
+    Access tokens are JWTs of the profile in RFC 9068 (`typ: at+jwt`), signed with EdDSA, by default valid for 15
+    minutes. Send one as `authorization: Bearer <token>` in the metadata of a call. Refresh tokens are opaque and are
+    exchanged once each.
 
     Guessing is slowed down: after some failures in succession, for an account or from an address, calls that check a
     password or a code answer TOO_MANY_ATTEMPTS with `RetryInfo`, for twice as long each time. After 100 failures in
     succession an account takes no password any more (PASSWORD_LOCKED) until it is reset by mail. All this is the same for
     addresses that nobody has registered. Login and ChangePassword have counts of their own, so that strangers, who can
     call Login only, do not keep a user who is signed in from changing its password.
+
+    What sends mail or registers is limited in the same way, whether it fails or not: five mails of a kind for an account
+    are free within an hour (twenty to reset a password, when several addresses ask), and 100 registrations from an
+    address.
     """
 
     @_abc_1.abstractmethod
@@ -194,7 +205,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Exchanges a refresh token for a new pair of tokens; the old refresh token is used up.
 
         Retry: the same `request_id`, or any repeat within 10 seconds, answers with the same new refresh token, so a lost
-        reply signs nobody out. A token that was exchanged before that ends the session.
+        reply signs nobody out. Later than 10 seconds the same `request_id` answers so only while the new refresh token is
+        unused. Any other repeat ends the session.
         Reasons: REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED, SESSION_REVOKED.
         """
 
@@ -351,7 +363,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives a service account an access token for 5 minutes (the client credentials of RFC 6749 §4.4). It opens RPCs whose
         access is SERVICE, those that the account's list names.
 
-        Retry: safe. Reasons: CREDENTIALS_INVALID.
+        Retry: safe. Reasons: CREDENTIALS_INVALID, DEPENDENCY_UNAVAILABLE (at the first start, while accounts are made).
         """
 
     @_abc_1.abstractmethod

@@ -27,7 +27,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_EMAIL_TAKEN: _ErrorReason.ValueType  # 1
     """ALREADY_EXISTS. Somebody has registered with this address (upper and lower case are the same)."""
     ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 2
-    """UNAUTHENTICATED. The address is unknown or the password is wrong; which of the two is not told."""
+    """UNAUTHENTICATED. The address is unknown or the password is wrong; which of the two is not told. The same for
+    the name and the secret of a service account.
+    """
     ERROR_REASON_REFRESH_TOKEN_INVALID: _ErrorReason.ValueType  # 3
     """UNAUTHENTICATED. The refresh token is unknown, or its session is past its expiry. Sign in again."""
     ERROR_REASON_REFRESH_TOKEN_REUSED: _ErrorReason.ValueType  # 4
@@ -41,7 +43,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PASSWORD_WRONG: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT. The current password is another one."""
     ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 9
-    """RESOURCE_EXHAUSTED, with `RetryInfo`. Too many failures in succession, for this account or from this address."""
+    """RESOURCE_EXHAUSTED, with `RetryInfo`. Too many failures or requests, for this account or from this address."""
     ERROR_REASON_PASSWORD_LOCKED: _ErrorReason.ValueType  # 10
     """FAILED_PRECONDITION. After 100 failures in succession this address takes no password. Reset it by mail."""
     ERROR_REASON_USER_DISABLED: _ErrorReason.ValueType  # 11
@@ -83,7 +85,9 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 1
 """ALREADY_EXISTS. Somebody has registered with this address (upper and lower case are the same)."""
 ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 2
-"""UNAUTHENTICATED. The address is unknown or the password is wrong; which of the two is not told."""
+"""UNAUTHENTICATED. The address is unknown or the password is wrong; which of the two is not told. The same for
+the name and the secret of a service account.
+"""
 ERROR_REASON_REFRESH_TOKEN_INVALID: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED. The refresh token is unknown, or its session is past its expiry. Sign in again."""
 ERROR_REASON_REFRESH_TOKEN_REUSED: ErrorReason.ValueType  # 4
@@ -97,7 +101,7 @@ or holds the address or the name.
 ERROR_REASON_PASSWORD_WRONG: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT. The current password is another one."""
 ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 9
-"""RESOURCE_EXHAUSTED, with `RetryInfo`. Too many failures in succession, for this account or from this address."""
+"""RESOURCE_EXHAUSTED, with `RetryInfo`. Too many failures or requests, for this account or from this address."""
 ERROR_REASON_PASSWORD_LOCKED: ErrorReason.ValueType  # 10
 """FAILED_PRECONDITION. After 100 failures in succession this address takes no password. Reset it by mail."""
 ERROR_REASON_USER_DISABLED: ErrorReason.ValueType  # 11

@@ -250,7 +250,7 @@ class AuditEvent(_message.Message):
         TYPE_SERVICE_SIGNED_IN: AuditEvent._Type.ValueType  # 28
         """A service got a token: `name`."""
         TYPE_SERVICE_SIGN_IN_FAILED: AuditEvent._Type.ValueType  # 29
-        """A service was refused a token: `name`."""
+        """A service was refused a token: `name`, if there is an account of that name."""
         TYPE_SIGNING_KEY_CREATED: AuditEvent._Type.ValueType  # 30
         """A signing key was made: `kid`."""
         TYPE_SIGNING_KEY_ACTIVATED: AuditEvent._Type.ValueType  # 31
@@ -322,7 +322,7 @@ class AuditEvent(_message.Message):
     TYPE_SERVICE_SIGNED_IN: AuditEvent.Type.ValueType  # 28
     """A service got a token: `name`."""
     TYPE_SERVICE_SIGN_IN_FAILED: AuditEvent.Type.ValueType  # 29
-    """A service was refused a token: `name`."""
+    """A service was refused a token: `name`, if there is an account of that name."""
     TYPE_SIGNING_KEY_CREATED: AuditEvent.Type.ValueType  # 30
     """A signing key was made: `kid`."""
     TYPE_SIGNING_KEY_ACTIVATED: AuditEvent.Type.ValueType  # 31
@@ -419,7 +419,7 @@ class ListUsersRequest(_message.Message):
     skip: _builtins.int
     """How many users to pass over first."""
     filter: _builtins.str
-    """Which users (a part of AIP-160): comparisons joined by `AND`, such as
+    """Which users (a part of AIP-160): at most 10 comparisons joined by `AND`, such as
     `state = "DISABLED" AND create_time >= "2026-01-01T00:00:00Z"`. Fields: `email` and `full_name` (`=`, or `:` for "holds",
     without regard to upper and lower case), `state` (`=`, `!=`), `is_admin` and `email_verified` (`= true`, `= false`),
     `create_time` (`<`, `<=`, `>`, `>=`). Empty for all.
@@ -1158,7 +1158,8 @@ class ListAuditEventsRequest(_message.Message):
     skip: _builtins.int
     """How many events to pass over first."""
     filter: _builtins.str
-    """Which events (a part of AIP-160): comparisons joined by `AND`, such as `type = "SIGN_IN_FAILED" AND address = "192.0.2.7"`.
+    """Which events (a part of AIP-160): at most 10 comparisons joined by `AND`, such as
+    `type = "SIGN_IN_FAILED" AND address = "192.0.2.7"`.
     Fields: `type` (`=`, `!=`), `actor_id`, `subject_id`, `session_id` and `address` (`=`), `create_time` (`<`, `<=`, `>`, `>=`).
     Empty for all.
     """

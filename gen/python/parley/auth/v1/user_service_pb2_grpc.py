@@ -164,8 +164,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Ends all sessions of a user and marks it as deleted. It is removed for good after 30 days; until then it can be
-        undeleted, and its address stays taken.
+        """Ends all sessions of a user and marks it as deleted. It is removed for good after 30 days by default; until then it
+        can be undeleted, and its address stays taken.
 
         Retry: safe; the first deletion counts. Reasons: USER_NOT_FOUND, USER_PURGING, OWN_ACCOUNT.
         """
@@ -176,6 +176,7 @@ class UserServiceServicer:
     def UndeleteUser(self, request, context):
         """Takes back a deletion. A user who was disabled besides stays so.
 
+        Retry: after a lost reply the call answers USER_NOT_DELETED, as it was undeleted by then.
         Reasons: USER_NOT_FOUND, USER_NOT_DELETED, USER_PURGING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

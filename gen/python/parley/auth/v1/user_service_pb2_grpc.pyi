@@ -41,14 +41,15 @@ class UserServiceStub:
     Retry: safe. Reasons: USER_NOT_FOUND, USER_PURGING.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]
-    """Ends all sessions of a user and marks it as deleted. It is removed for good after 30 days; until then it can be
-    undeleted, and its address stays taken.
+    """Ends all sessions of a user and marks it as deleted. It is removed for good after 30 days by default; until then it
+    can be undeleted, and its address stays taken.
 
     Retry: safe; the first deletion counts. Reasons: USER_NOT_FOUND, USER_PURGING, OWN_ACCOUNT.
     """
     UndeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UndeleteUserRequest, _user_service_pb2.UndeleteUserResponse]
     """Takes back a deletion. A user who was disabled besides stays so.
 
+    Retry: after a lost reply the call answers USER_NOT_DELETED, as it was undeleted by then.
     Reasons: USER_NOT_FOUND, USER_NOT_DELETED, USER_PURGING.
     """
     PurgeUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.PurgeUserRequest, _user_service_pb2.PurgeUserResponse]
@@ -160,8 +161,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.DeleteUserRequest,
         context: _aio.ServicerContext[_user_service_pb2.DeleteUserRequest, _abc.Awaitable[_user_service_pb2.DeleteUserResponse]],
     ) -> _abc.Awaitable[_user_service_pb2.DeleteUserResponse]:
-        """Ends all sessions of a user and marks it as deleted. It is removed for good after 30 days; until then it can be
-        undeleted, and its address stays taken.
+        """Ends all sessions of a user and marks it as deleted. It is removed for good after 30 days by default; until then it
+        can be undeleted, and its address stays taken.
 
         Retry: safe; the first deletion counts. Reasons: USER_NOT_FOUND, USER_PURGING, OWN_ACCOUNT.
         """
@@ -174,6 +175,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_user_service_pb2.UndeleteUserResponse]:
         """Takes back a deletion. A user who was disabled besides stays so.
 
+        Retry: after a lost reply the call answers USER_NOT_DELETED, as it was undeleted by then.
         Reasons: USER_NOT_FOUND, USER_NOT_DELETED, USER_PURGING.
         """
 

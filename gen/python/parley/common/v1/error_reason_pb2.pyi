@@ -34,7 +34,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 3
     """UNAUTHENTICATED. The RPC needs an access token and the call has no `authorization` metadata."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 4
-    """UNAUTHENTICATED. The access token is not one of ours, was altered, or is for another audience."""
+    """UNAUTHENTICATED. The access token is not one of ours, was altered, or is for another audience; or its
+    signing key was taken out of use: refresh it, and sign in again if that is refused.
+    """
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 5
     """UNAUTHENTICATED. The access token was good and is past its `exp`. Refresh it and call again."""
     ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 6
@@ -94,7 +96,9 @@ ERROR_REASON_REQUEST_MALFORMED: ErrorReason.ValueType  # 2
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED. The RPC needs an access token and the call has no `authorization` metadata."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 4
-"""UNAUTHENTICATED. The access token is not one of ours, was altered, or is for another audience."""
+"""UNAUTHENTICATED. The access token is not one of ours, was altered, or is for another audience; or its
+signing key was taken out of use: refresh it, and sign in again if that is refused.
+"""
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 5
 """UNAUTHENTICATED. The access token was good and is past its `exp`. Refresh it and call again."""
 ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 6
