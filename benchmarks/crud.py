@@ -54,7 +54,7 @@ OPERATIONS = [
     ),
     Operation(
         "CreateAgent",
-        "the limit of agents, one row",
+        "the limit of agents, one row and its first revision",
         2.0,
         lambda _user: _DRAFT,
         lambda _user: "/agents",
@@ -168,4 +168,4 @@ def _remove_new(world: World) -> None:
     """What was created since: each round begins with the same."""
     with psycopg.connect(libpq_url(world.database_url), autocommit=True) as connection:
         connection.execute("DELETE FROM agent.agents WHERE id NOT IN (SELECT id FROM public.benchmark_agents)")
-        connection.execute("VACUUM (ANALYZE) agent.agents")
+        connection.execute("VACUUM (ANALYZE) agent.agents, agent.revisions")

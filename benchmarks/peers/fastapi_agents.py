@@ -17,7 +17,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, status
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import TIMESTAMP, func, select
+from sqlalchemy import TIMESTAMP, ForeignKey, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -68,6 +68,21 @@ class Agent(Base):
     @property
     def etag(self) -> str:
         return f"{self.revision}-{self.id.hex[-12:]}"
+
+
+class AgentRevision(Base):
+    __tablename__ = "revisions"
+    __table_args__ = {"schema": "agent"}  # noqa: RUF012  # as SQLAlchemy's manual has it
+
+    agent_id: Mapped[UUID] = mapped_column(ForeignKey(Agent.id), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    description: Mapped[str]
+    model_name: Mapped[str]
+    system_prompt: Mapped[str]
+    config: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    is_active: Mapped[bool]
+    create_time: Mapped[datetime]
 
 
 def _of_bounded_size(config: dict[str, Any]) -> dict[str, Any]:
@@ -162,16 +177,10 @@ async def create_agent(draft: AgentIn, user_id: UserId, session: Session) -> Age
     own = (Agent.user_id == user_id, Agent.delete_time.is_(None))
     if (await session.scalar(select(func.count()).select_from(Agent).where(*own)) or 0) >= settings.max_agents:
         raise HTTPException(status.HTTP_409_CONFLICT, "Too many agents")
-    now = datetime.now(UTC)
+    now, content = datetime.now(UTC), draft.model_dump()
     agent = Agent(
-        id=uuid7(),
-        user_id=user_id,
-        **draft.model_dump(),
-        revision=1,
-        create_time=now,
-        update_time=now,
-        delete_time=None,
+        id=uuid7(), user_id=user_id, **content, revision=1, create_time=now, update_time=now, delete_time=None
     )
-    session.add(agent)
+    session.add_all([agent, AgentRevision(agent_id=agent.id, revision=1, **content, create_time=now)])
     await session.commit()
     return agent
