@@ -5,13 +5,14 @@ from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from services.kit.mail import MailSettings
-from services.kit.settings import ServiceSettings
+from services.kit.settings import MIN_SERVICE_SECRET, ServiceSettings
 
-MIN_SERVICE_SECRET = 32
+BUILT_IN_SERVICES = ("agent", "file", "chat")
+"""Services that have an account from the start, as they cannot do without."""
 LONGEST_TOKEN_LIFE = timedelta(hours=1)
 """How long any access token lives at the most, whatever is set.
 
@@ -21,17 +22,28 @@ setting or before it was changed.
 
 
 def _service_secrets(text: SecretStr) -> SecretStr:
-    secrets = [entry.partition("=")[2] for entry in text.get_secret_value().split(",")]
+    entries = [entry.partition("=") for entry in text.get_secret_value().split(",")]
+    names, secrets = [name.strip() for name, _, _ in entries], [secret for _, _, secret in entries]
     # The values are not repeated in what is said.
     if any(len(secret) < MIN_SERVICE_SECRET for secret in secrets) or len(set(secrets)) < len(secrets):
         raise PydanticCustomError(
             "service_secrets",
             "must be like `agent=…,file=…,chat=…`, each with a secret of its own of at least 32 random characters",
         )
+    # Nor are the names: one may be a part of a secret that holds a comma.
+    if not set(names) <= set(BUILT_IN_SERVICES) or len(set(names)) < len(names):
+        raise PydanticCustomError("service_names", f"must name each of {', '.join(BUILT_IN_SERVICES)} at most once")
     return text
 
 
 ServiceSecrets = Annotated[SecretStr, AfterValidator(_service_secrets)]
+
+
+def _no_less_than_idle(days: int, info: ValidationInfo) -> int:
+    # A wrong value of the other is told already, and is not here.
+    if days < info.data.get("auth_session_days", 0):
+        raise PydanticCustomError("session_days", "must not be less than PARLEY_AUTH_SESSION_DAYS")
+    return days
 
 
 class AuthSettings(ServiceSettings):
@@ -56,7 +68,7 @@ class AuthSettings(ServiceSettings):
         " PARLEY_SERVICE_SECRET. By default in files of the data folder.",
     )
     auth_session_days: int = Field(30, ge=1, le=400, description="Days that a session lives without a refresh.")
-    auth_session_max_days: int = Field(
+    auth_session_max_days: Annotated[int, AfterValidator(_no_less_than_idle)] = Field(
         365, ge=1, le=3_650, description="Days that a session lives at most, however often it is refreshed."
     )
     auth_deleted_user_days: int = Field(

@@ -27,7 +27,7 @@ from services.auth.domain.purge import Purge
 from services.auth.domain.refusals import Refusals
 from services.auth.domain.revocations import TOPIC, RevocationSource, RevocationWatch, Revoker
 from services.auth.domain.secret import Secret
-from services.auth.domain.service_accounts import BUILT_IN, BuiltInAccounts, ServiceAccounts
+from services.auth.domain.service_accounts import BuiltInAccounts, ServiceAccounts
 from services.auth.domain.sessions import SessionLife, SignIns
 from services.auth.domain.signing import TokenIssuer
 from services.auth.domain.signing_keys import KeyTimes, SigningKeys
@@ -49,7 +49,7 @@ from services.auth.servicer.sessions import SessionRpcs
 from services.auth.servicer.signing_keys import SigningKeyRpcs
 from services.auth.servicer.tokens import TokenRpcs
 from services.auth.servicer.users import UserRpcs
-from services.auth.settings import LONGEST_TOKEN_LIFE, AuthJobSettings, AuthSettings
+from services.auth.settings import BUILT_IN_SERVICES, LONGEST_TOKEN_LIFE, AuthJobSettings, AuthSettings
 from services.kit.access import TokenVerifier
 from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
@@ -61,7 +61,6 @@ from services.kit.jobs import Job, JobQueue
 from services.kit.mail import Mailer
 from services.kit.revocations import RevokedSessions
 from services.kit.server import Service
-from services.kit.settings import SettingUnusable
 
 AUTH_SERVICE = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
 USER_SERVICE = user_service_pb2.DESCRIPTOR.services_by_name["UserService"]
@@ -98,7 +97,9 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             life = SessionLife(settings.session_idle, settings.session_longest)
             sign_ins = SignIns(db, passwords, throttle, issuer, secret, revoker, audit, life=life, clock=utc_now)
             own_sessions = OwnSessions(db, revoker, audit, utc_now)
-            service_accounts = ServiceAccounts(db, issuer, revoker, throttle, audit, utc_now)
+            service_accounts = ServiceAccounts(
+                db, issuer, revoker, throttle, audit, utc_now, built_in=BUILT_IN_SERVICES
+            )
             built_in = BuiltInAccounts(db, service_accounts, _built_in_secrets(settings))
             watch = RevocationWatch(db, revocations)
             refusals = Refusals(db)
@@ -222,10 +223,9 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def _built_in_secrets(settings: AuthSettings) -> Mapping[str, str]:
-    if unknown := settings.service_secrets.keys() - set(BUILT_IN):
-        raise SettingUnusable(f"PARLEY_AUTH_SERVICE_SECRETS names {', '.join(sorted(unknown))}, which is no service")
     return {
-        name: settings.service_secrets.get(name) or kept_service_secret(settings.data_dir, name) for name in BUILT_IN
+        name: settings.service_secrets.get(name) or kept_service_secret(settings.data_dir, name)
+        for name in BUILT_IN_SERVICES
     }
 
 

@@ -20,6 +20,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 EXIT_BAD_SETTINGS = 2
 PREFIX = "PARLEY_"
+MIN_SERVICE_SECRET = 32
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -60,6 +61,15 @@ class DatabaseSettings(LogSettings):
     data_dir: Path = Field(Path(".parley"), description="Folder for what is kept on this machine.")
 
 
+def _service_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < MIN_SERVICE_SECRET:
+        raise PydanticCustomError("service_secret", f"must be at least {MIN_SERVICE_SECRET} random characters")
+    return secret
+
+
+ServiceSecret = Annotated[SecretStr, AfterValidator(_service_secret)]
+
+
 class ServiceSettings(DatabaseSettings):
     """What every service shares."""
 
@@ -69,10 +79,11 @@ class ServiceSettings(DatabaseSettings):
     reuse_port: bool = Field(False, description="Share the port with other processes of the same service.")
     auth_port: Port = Field(50051, description="Port of the auth service.")
     auth_target: str = Field("", description="Where others reach auth; by default `127.0.0.1:PARLEY_AUTH_PORT`.")
-    token_issuer: str = Field("parley", description="Claim `iss` of access tokens.")
-    token_audience: str = Field("parley", description="Claim `aud` of access tokens.")
-    service_secret: SecretStr | None = Field(
-        None, description="Secret of this service's account at auth; by default in a file of the data folder."
+    token_issuer: str = Field("parley", min_length=1, description="Claim `iss` of access tokens.")
+    token_audience: str = Field("parley", min_length=1, description="Claim `aud` of access tokens.")
+    service_secret: ServiceSecret | None = Field(
+        None,
+        description="Secret of this service's account at auth, of at least 32 random characters; by default in a file of the data folder.",
     )
     trusted_proxies: int = Field(
         0, ge=0, le=10, description="Proxies in front of the services whose `x-forwarded-for` is believed."

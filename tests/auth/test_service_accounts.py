@@ -28,7 +28,7 @@ from services.kit.database import libpq_url
 from services.kit.identity import service_secret
 from services.kit.ids import uuid7
 from services.kit.server import running
-from services.kit.settings import ServiceSettings, SettingUnusable
+from services.kit.settings import ServiceSettings
 from tests.auth.suite import SignedIn, outcome, sign_up, sign_up_admin, start
 from tests.conftest import Serve
 from tests.support import Metadata, TestKeys, bearer, raises_status, until
@@ -314,6 +314,18 @@ def test_secrets_that_are_short_or_shared_are_no_setting(settings: Make, secrets
         settings(AuthSettings, auth_service_secrets=secrets)
 
 
+@pytest.mark.parametrize("secrets", [f"agnet={'a' * 40}", f"auth={'a' * 40}", f"chat={'a' * 40}, chat={'b' * 40}"])
+def test_secrets_of_services_that_do_not_exist_or_have_one_are_no_setting(settings: Make, secrets: str) -> None:
+    with pytest.raises(ValidationError, match="must name each of agent, file, chat at most once"):
+        settings(AuthSettings, auth_service_secrets=secrets)
+
+
+def test_a_session_does_not_end_before_it_would_without_a_refresh(settings: Make) -> None:
+    settings(AuthSettings, auth_session_days=30, auth_session_max_days=30)
+    with pytest.raises(ValidationError, match="must not be less than PARLEY_AUTH_SESSION_DAYS"):
+        settings(AuthSettings, auth_session_days=30, auth_session_max_days=29)
+
+
 async def test_refusals_that_services_tell_are_taken_down_once(
     auth: AuthServiceStub, keys: TestKeys, rows: Any
 ) -> None:
@@ -361,12 +373,6 @@ async def test_a_refusal_of_a_caller_without_an_address_is_taken_down(
     request = auth_pb2.RecordRefusalsRequest(refusals=[a_refusal(uuid4(), uuid4(), address="")])
     await auth.RecordRefusals(request, metadata=bearer(keys.service_token(RECORD)))
     assert audited(rows, "ACCESS_REFUSED") == [("ACCESS_REFUSED", None)]
-
-
-async def test_a_secret_for_a_service_that_does_not_exist_is_no_setting(settings: Make) -> None:
-    with pytest.raises(SettingUnusable, match="names agnet, which is no service"):
-        async with open_auth(settings(AuthSettings, auth_service_secrets=f"agnet={'a' * 40}")):
-            pass
 
 
 async def test_what_auth_itself_refuses_is_taken_down_and_a_flood_of_it_as_one(settings: Make, rows: Any) -> None:

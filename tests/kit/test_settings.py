@@ -62,6 +62,10 @@ def test_good_values_are_accepted_without_a_word() -> None:
         ("LOG_FORMAT", "xml"),
         ("MAX_CONCURRENT_STREAMS", "0"),
         ("DATABASE_POOL_SIZE", "0"),
+        ("TOKEN_ISSUER", ""),
+        ("TOKEN_AUDIENCE", ""),
+        ("SERVICE_SECRET", ""),
+        ("SERVICE_SECRET", "guessed-by-others"),
     ],
 )
 def test_each_value_is_checked(
@@ -74,6 +78,7 @@ def test_each_value_is_checked(
     assert caught.value.code == 2
     (only,) = capsys.readouterr().err.splitlines()
     assert only.startswith(f"parley: PARLEY_{name}: ")
+    assert "guessed-by-others" not in only
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The accounts of services that call others: a name, a list of RPCs, and at most two secrets at a time."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,8 +33,6 @@ log = structlog.get_logger()
 
 RETRY_SECONDS = 1.0
 OVERLAP = timedelta(hours=24)
-BUILT_IN = ("agent", "file", "chat")
-"""Services that have an account from the start, as they cannot do without."""
 BUILT_IN_METHODS = (
     "parley.auth.v1.AuthService/WatchRevocations",
     "parley.auth.v1.AuthService/RecordRefusals",
@@ -57,6 +55,8 @@ class ServiceAccounts:
         throttle: Throttle,
         audit: Audit,
         clock: Callable[[], datetime],
+        *,
+        built_in: Collection[str],
     ) -> None:
         self.are_complete = False
         """Whether those that Parley's own services have from the start were made."""
@@ -66,6 +66,7 @@ class ServiceAccounts:
         self._throttle = throttle
         self._audit = audit
         self._clock = clock
+        self._built_in = built_in
 
     async def create_service_account(
         self, name: str, methods: Sequence[str], actor: Actor
@@ -128,7 +129,7 @@ class ServiceAccounts:
 
         To Parley's own services it raises DependencyUnavailable instead until their accounts and secrets are made.
         """
-        may_come = name in BUILT_IN and not self.are_complete
+        may_come = name in self._built_in and not self.are_complete
         async with self._db.read() as tx:
             found = await ServiceAccountRows(tx).by_secret(name, secret_hash(secret), self._clock())
         if found is None or not found[1]:
