@@ -83,7 +83,8 @@ class ServiceSettings(DatabaseSettings):
     token_audience: str = Field("parley", min_length=1, description="Claim `aud` of access tokens.")
     service_secret: ServiceSecret | None = Field(
         None,
-        description="Secret of this service's account at auth, of at least 32 random characters; by default in a file of the data folder.",
+        description="Secret of this service's account at auth, of at least 32 random characters;"
+        " by default in a file of the data folder.",
     )
     trusted_proxies: int = Field(
         0, ge=0, le=10, description="Proxies in front of the services whose `x-forwarded-for` is believed."
