@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import (
     ARRAY,
     CTE,
@@ -16,12 +17,12 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     or_,
     select,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.models import Agent, AgentKey, AgentTable, Changes, Revision, RevisionTable
@@ -66,7 +67,6 @@ _LIST = NewestFirst(Agent._make, _COLUMNS, *_OWN, hot=True)
 _LIST_WITH_DELETED = NewestFirst(
     Agent._make, _COLUMNS, _OWNED, or_(AgentTable.delete_time.is_(None), AgentTable.purge_time > bindparam("now"))
 )
-_LOCK_OWNER = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("owner"), 0)))
 _FIND_CREATED = select(AgentTable.draft_digest, *_COLUMNS).where(
     AgentTable.user_id == bindparam("user_id"), AgentTable.request_id == bindparam("request_id")
 )
@@ -91,12 +91,21 @@ def _keep(changed: CTE) -> Insert:
 
 
 _NEW = [column for column in AgentTable.__table__.columns if column.key not in ("delete_time", "purge_time")]
-# One statement for both tables. The values have names of their own, as those of columns are SQLAlchemy's.
-_INSERT = _keep(
-    insert(AgentTable)
-    .values({column.key: bindparam(f"new_{column.key}", type_=column.type) for column in _NEW})
-    .returning(*_COLUMNS)
-    .cte("created")
+_NAMES = [column.key for column in _NEW]
+# One statement for both tables and the limit. Nothing is added that another creation had the same `request_id` for.
+_INSERT_IF_ROOM = Prepared(
+    _keep(
+        insert(AgentTable)
+        .from_select(
+            _NAMES,
+            select(*(bindparam(column.key, type_=column.type) for column in _NEW)).where(
+                _COUNT.scalar_subquery() < bindparam("limit")
+            ),
+        )
+        .on_conflict_do_nothing(index_elements=[AgentTable.user_id, AgentTable.request_id])
+        .returning(*_COLUMNS)
+        .cte("created")
+    ).returning(RevisionTable.agent_id)
 )
 
 
@@ -141,10 +150,6 @@ class AgentRows:
         """The same with deleted agents that can be undeleted."""
         return await _LIST_WITH_DELETED.page(self._tx, page, *conditions, order=order, user_id=user_id, now=now)
 
-    async def lock_owner(self, user_id: UUID) -> None:
-        """Let nobody else add to this user's agents until the transaction ends."""
-        await self._tx.execute(_LOCK_OWNER, {"owner": f"agent:{user_id}"})
-
     async def find_created(self, user_id: UUID, request_id: UUID) -> tuple[bytes, Agent] | None:
         """What the user's request of this id asked for, as a digest, and the agent that it created, deleted or not."""
         row = (await self._tx.execute(_FIND_CREATED, {"user_id": user_id, "request_id": request_id})).first()
@@ -157,10 +162,15 @@ class AgentRows:
         """How many agents the user has."""
         return (await self._tx.execute(_COUNT, {"user_id": user_id})).scalar_one()
 
-    async def insert(self, agent: Agent, request_id: UUID | None, draft_digest: bytes | None) -> None:
-        """Add an agent, and its first revision."""
-        values = {**agent._asdict(), "request_id": request_id, "draft_digest": draft_digest}
-        await self._tx.execute(_INSERT, {f"new_{column.key}": values[column.key] for column in _NEW})
+    async def insert_if_room(
+        self, agent: Agent, request_id: UUID | None, draft_digest: bytes | None, *, limit: int
+    ) -> bool:
+        """Add an agent and its first revision; whether that was done.
+
+        It is not where the user has as many as the limit, or has used the request's id before.
+        """
+        values = {**agent._asdict(), "config": Jsonb(agent.config), "request_id": request_id, "limit": limit}
+        return await _INSERT_IF_ROOM.first(self._tx, values | {"draft_digest": draft_digest}) is not None
 
     async def update(self, agent_id: UUID, changes: Changes, now: datetime) -> Agent:
         """Change an agent that is locked: its next revision, which is kept."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 
 import psycopg
+from psycopg.sql import quote
 from sqlalchemy import MetaData, event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -45,33 +46,76 @@ def libpq_url(url: str) -> str:
 class Scope:
     """One connection for the time of an `async with`. Failures to reach PostgreSQL come out as DatabaseUnavailable."""
 
-    def __init__(self, engine: AsyncEngine, *, transactional: bool) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._transactional = transactional
 
     async def __aenter__(self) -> AsyncConnection:
-        connection = self._engine.connect()
         try:
-            self._connection = await connection.start()
-            if self._transactional:
-                await self._connection.begin()
+            self._connection = await self._engine.connect().start()
         except (exc.SQLAlchemyError, OSError) as error:
             raise _translated(error) from error
+        try:
+            await self._begin()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self._connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._transactional and kind is None:
-                await self._connection.commit()
-        except exc.SQLAlchemyError as failure:
+            if kind is None:
+                await self._commit()
+        except (exc.SQLAlchemyError, psycopg.Error) as failure:
             raise _translated(failure) from failure
         finally:
+            # Whatever was not committed is rolled back.
             with suppress(exc.SQLAlchemyError):
                 await self._connection.close()
         if isinstance(error, Exception) and (translated := _translated(error)) is not error:
             raise translated from error
+
+    async def _begin(self) -> None:
+        """What comes before the block."""
+
+    async def _commit(self) -> None:
+        """What comes after it unless it failed."""
+
+
+class Transaction(Scope):
+    """One transaction."""
+
+    async def _begin(self) -> None:
+        await self._connection.begin()
+
+    async def _commit(self) -> None:
+        await self._connection.commit()
+
+
+class LockedTransaction(Scope):
+    """One transaction that begins with a lock, in one round trip. psycopg begins and ends it: half of the work."""
+
+    def __init__(self, engine: AsyncEngine, name: str) -> None:
+        super().__init__(engine)
+        self._name = name
+
+    async def _begin(self) -> None:
+        self._driver = await driver_connection(self._connection)
+        # With the level named: what is read is to be read after the lock was given, whatever the server's default is.
+        await self._driver.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED;"
+            f" SELECT pg_advisory_xact_lock(hashtextextended({quote(self._name)}, 0))".encode(),
+            prepare=False,
+        )
+
+    async def _commit(self) -> None:
+        await self._driver.commit()
+
+
+async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    """The connection as psycopg has it, for what has to be quick."""
+    return (await connection.get_raw_connection()).driver_connection  # type: ignore[return-value]  # psycopg's, by the URL of every engine
 
 
 class Database:
@@ -128,13 +172,18 @@ class Database:
         """Return once it is ready."""
         await self._probe.ready.wait()
 
-    def transaction(self) -> Scope:
-        """One transaction: committed when the block ends, rolled back when it raises. Only the domain opens one."""
-        return Scope(self._transactional, transactional=True)
+    def transaction(self, *, lock: str | None = None) -> Scope:
+        """One transaction: committed when the block ends, rolled back when it raises. Only the domain opens one.
+
+        Of those under one `lock`, in whatever process, each begins when the one before has ended, and sees what it did.
+        """
+        if lock is not None:
+            return LockedTransaction(self._autocommit, lock)
+        return Transaction(self._transactional)
 
     def read(self) -> Scope:
         """A connection that commits every statement: for use cases of a single statement, at one round trip."""
-        return Scope(self._autocommit, transactional=False)
+        return Scope(self._autocommit)
 
     def _on_connect(self, _connection: object, record: ConnectionPoolEntry) -> None:
         record.info["outages"] = self._probe.outages

@@ -48,32 +48,32 @@ class Agents:
         _check_config(draft.config, "config")
         digest = _digest(draft) if request_id else None
         now = self._clock()
-        async with self._db.transaction() as tx:
+        agent = Agent(
+            id=uuid7(),
+            user_id=user_id,
+            name=draft.name,
+            description=draft.description,
+            model_name=draft.model_name,
+            system_prompt=draft.system_prompt,
+            config=draft.config,
+            is_active=draft.is_active,
+            revision=1,
+            create_time=now,
+            update_time=now,
+        )
+        async with self._db.transaction(lock=_adding_to(user_id)) as tx:
             rows = AgentRows(tx)
-            await rows.lock_owner(user_id)
-            if request_id and (created := await rows.find_created(user_id, request_id)):
-                first_digest, first = created
-                if first_digest != digest:
-                    raise RequestIdReused
-                if first.delete_time is not None:
-                    raise AgentNotFound
-                return first
-            await self._require_room(rows, user_id)
-            agent = Agent(
-                id=uuid7(),
-                user_id=user_id,
-                name=draft.name,
-                description=draft.description,
-                model_name=draft.model_name,
-                system_prompt=draft.system_prompt,
-                config=draft.config,
-                is_active=draft.is_active,
-                revision=1,
-                create_time=now,
-                update_time=now,
-            )
-            await rows.insert(agent, request_id, digest)
-        return agent
+            if await rows.insert_if_room(agent, request_id, digest, limit=self._max_per_user):
+                return agent
+            created = await rows.find_created(user_id, request_id) if request_id else None
+        if created is None:
+            raise self._limit_reached(user_id)
+        first_digest, first = created
+        if first_digest != digest:
+            raise RequestIdReused
+        if first.delete_time is not None:
+            raise AgentNotFound
+        return first
 
     async def get_agent(self, user_id: UUID, agent_id: UUID) -> Agent:
         """The user's agent of this id. Raises AgentNotFound."""
@@ -115,15 +115,15 @@ class Agents:
 
     async def undelete_agent(self, user_id: UUID, agent_id: UUID) -> Agent:
         """Take back a deletion. Raises AgentNotFound, AgentNotDeleted, AgentLimitReached."""
-        async with self._db.transaction() as tx:
+        async with self._db.transaction(lock=_adding_to(user_id)) as tx:
             rows = AgentRows(tx)
-            await rows.lock_owner(user_id)
             agent = _found(await rows.get_deleted_or_not(user_id, agent_id))
             if agent.purge_time is None:
                 raise AgentNotDeleted
             if agent.purge_time <= self._clock():  # Its removal may have begun.
                 raise AgentNotFound
-            await self._require_room(rows, user_id)
+            if await rows.count(user_id) >= self._max_per_user:
+                raise self._limit_reached(user_id)
             return await rows.set_deletion(agent.id, None, None)
 
     async def list_agent_revisions(self, user_id: UUID, agent_id: UUID, page: PageRequest) -> Page[Revision]:
@@ -158,16 +158,19 @@ class Agents:
         }
         return await rows.update(agent.id, different, self._clock()) if different else agent
 
-    async def _require_room(self, rows: AgentRows, user_id: UUID) -> None:
-        """Raises AgentLimitReached unless the user, who is locked, may have one more."""
-        if await rows.count(user_id) >= self._max_per_user:
-            raise AgentLimitReached(quota=[QuotaViolation(f"user:{user_id}", f"{self._max_per_user} agents")])
+    def _limit_reached(self, user_id: UUID) -> AgentLimitReached:
+        return AgentLimitReached(quota=[QuotaViolation(f"user:{user_id}", f"{self._max_per_user} agents")])
 
     async def _get_expected(self, rows: AgentRows, user_id: UUID, agent_id: UUID, etag: str) -> Agent:
         agent = _found(await rows.get_for_update(user_id, agent_id))
         if etag and etag != agent.etag:
             raise EtagMismatch
         return agent
+
+
+def _adding_to(user_id: UUID) -> str:
+    """The lock under which agents are added to a user's, so that the limit holds."""
+    return f"agent:{user_id}"
 
 
 def _found(agent: Agent | None) -> Agent:
