@@ -28,7 +28,7 @@ def test_every_field_that_breaks_a_rule_is_named() -> None:
     decoder = Decoder(auth_pb2.RegisterRequest)
     with pytest.raises(ValidationFailed) as caught:
         decoder.decode(auth_pb2.RegisterRequest(email="no address", password="short").SerializeToString())
-    assert sorted(fields_of(caught.value)) == ["email", "full_name", "password"]
+    assert set(fields_of(caught.value)) == {"email", "full_name", "password"}
     assert all(violation.description for violation in caught.value.fields)
 
 
