@@ -89,7 +89,10 @@ class ConstantServicer:
     async def GetAgent(self, _request: pb2.GetAgentRequest, _call: Call) -> pb2.GetAgentResponse:
         return pb2.GetAgentResponse(agent=to_message(self._agent))
 
-    CreateAgent = ListAgents = UpdateAgent = DeleteAgent = GetAgent
+    def __getattr__(self, name: str) -> object:
+        if name in AGENT_SERVICE.methods_by_name:
+            return self.GetAgent
+        raise AttributeError(name)
 
 
 async def serve(layer: str, settings: AgentSettings, stop: asyncio.Event) -> None:
