@@ -14,6 +14,11 @@ if sys.version_info >= (3, 10):
 else:
     from typing_extensions import TypeAlias as _TypeAlias
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ErrorReason:
@@ -34,6 +39,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The refresh token is unknown, or its session is past its expiry. Sign in again."""
     ERROR_REASON_REFRESH_TOKEN_REUSED: _ErrorReason.ValueType  # 4
     """UNAUTHENTICATED. The refresh token had been exchanged before: somebody has a copy. The session is ended."""
+    @_builtins.property
+    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    def ERROR_REASON_SESSION_REVOKED(self) -> _ErrorReason.ValueType:   # 5
+        """Given by all services now: see parley.common.v1."""
     ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 6
     """NOT_FOUND. There is no such user."""
     ERROR_REASON_PASSWORD_WEAK: _ErrorReason.ValueType  # 7
@@ -92,6 +101,8 @@ ERROR_REASON_REFRESH_TOKEN_INVALID: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED. The refresh token is unknown, or its session is past its expiry. Sign in again."""
 ERROR_REASON_REFRESH_TOKEN_REUSED: ErrorReason.ValueType  # 4
 """UNAUTHENTICATED. The refresh token had been exchanged before: somebody has a copy. The session is ended."""
+ERROR_REASON_SESSION_REVOKED: ErrorReason.ValueType  # 5
+"""Given by all services now: see parley.common.v1."""
 ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 6
 """NOT_FOUND. There is no such user."""
 ERROR_REASON_PASSWORD_WEAK: ErrorReason.ValueType  # 7
