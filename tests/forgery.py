@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.kit import base64url
 from services.kit.access import MAX_TOKEN_BYTES
-from tests.support import KID, TestKeys
+from tests.support import KID, TestKeys, bearer
 
 Claims: TypeAlias = dict[str, Any]
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
@@ -48,7 +48,7 @@ class Forger:
     def all(self) -> dict[str, Metadata]:
         """Every forgery, by what it is, as the metadata of a call."""
         tokens = dict(self._by_header()) | dict(self._by_claims()) | dict(self._by_signature()) | dict(self._by_form())
-        return {what: _bearer(token) for what, token in tokens.items()} | dict(self._by_metadata())
+        return {what: bearer(token) for what, token in tokens.items()} | dict(self._by_metadata())
 
     def _by_header(self) -> Iterator[tuple[str, str]]:
         for name in ("none", "None", "NONE", "nOnE", ""):
@@ -179,7 +179,7 @@ class Forger:
 
     def _by_metadata(self) -> Iterator[tuple[str, Metadata]]:
         forged = self._sealed(self._header({}), self._claims, self._mine)
-        (good,), (bad,) = _bearer(self.good), _bearer(forged)
+        (good,), (bad,) = bearer(self.good), bearer(forged)
         yield "nothing", ()
         yield "the good token twice", (good, good)
         yield "the good token and then a forged one", (good, bad)
@@ -236,7 +236,3 @@ class Forger:
 def _json(value: Any) -> str:
     raw = value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode()
     return base64url.encode(raw)
-
-
-def _bearer(token: str) -> Metadata:
-    return (("authorization", f"Bearer {token}"),)

@@ -1,10 +1,8 @@
 """Where the objects of auth meet."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
 
 from parley.auth.v1 import auth_service_pb2, user_service_pb2
 from services.auth.domain.accounts import Accounts
@@ -51,6 +49,7 @@ from services.auth.servicer.tokens import TokenRpcs
 from services.auth.servicer.users import UserRpcs
 from services.auth.settings import BUILT_IN_SERVICES, LONGEST_TOKEN_LIFE, AuthJobSettings, AuthSettings
 from services.kit.access import TokenVerifier
+from services.kit.background import in_background
 from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
@@ -104,7 +103,7 @@ async def open_auth(settings: AuthSettings) -> AsyncIterator[Service]:
             watch = RevocationWatch(db, revocations)
             refusals = Refusals(db)
             identity = await background.enter_async_context(_identity(settings, ring, watch, refusals))
-            await background.enter_async_context(_running(built_in.ensure()))
+            await background.enter_async_context(in_background(built_in.ensure(), "built-in-accounts"))
             resets = PasswordResets(db, codes, rules, passwords, throttle, revoker, audit, notices, JobQueue(), utc_now)
             verifications = EmailVerifications(db, codes, throttle, audit, JobQueue(), utc_now)
             auth_service = (
@@ -190,7 +189,7 @@ async def _key_ring(settings: AuthSettings, keys: SigningKeys, bus: Bus, secret:
     ring = KeyRing(keys, secret, jwks=settings.jwks_max_age, clock=utc_now)
     unsubscribe = ring.subscribe(bus)
     try:
-        async with _running(ring.reload_for_ever()):
+        async with in_background(ring.reload_for_ever(), "reload-keys"):
             yield ring
     finally:
         unsubscribe()
@@ -205,21 +204,13 @@ async def _identity(
     verifier = TokenVerifier(ring, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked)
     ring.on_gone = verifier.forget_all
     try:
-        async with _running(watch.follow_into(revoked)), _running(refusals.record_for_ever()):
+        async with (
+            in_background(watch.follow_into(revoked), "follow-revocations"),
+            in_background(refusals.record_for_ever(), "record-refusals"),
+        ):
             yield Identity(verifier, revoked, is_ready=lambda: revoked.is_complete, on_refusal=refusals.note)
     finally:
         await refusals.record_last()
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have something done in the background for the time of the block."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
 
 
 def _built_in_secrets(settings: AuthSettings) -> Mapping[str, str]:

@@ -1,6 +1,5 @@
 """Where the chat service's objects meet."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,6 +15,7 @@ from services.chat.domain.rooms import Rooms
 from services.chat.jobs import PURGE_USER
 from services.chat.servicer import ChatServicer
 from services.chat.settings import ChatSettings
+from services.kit.background import in_background
 from services.kit.bus import Bus, open_bus
 from services.kit.calls import Registration
 from services.kit.database import Database
@@ -73,21 +73,15 @@ async def _presence(db: Database, bus: Bus, settings: ChatSettings) -> AsyncIter
         heartbeat=timedelta(seconds=settings.chat_heartbeat_seconds),
         lease=timedelta(seconds=settings.chat_lease_seconds),
     )
-    task = asyncio.create_task(presence.run_for_ever(), name="presence")
     try:
-        yield presence
+        async with in_background(presence.run_for_ever(), "presence"):
+            yield presence
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
         await presence.retire()
 
 
 @asynccontextmanager
 async def _memberships(db: Database, bus: Bus, settings: ChatSettings) -> AsyncIterator[Memberships]:
     memberships = Memberships(db, bus, interval=timedelta(seconds=settings.chat_membership_seconds))
-    task = asyncio.create_task(memberships.check_for_ever(), name="memberships")
-    try:
+    async with in_background(memberships.check_for_ever(), "memberships"):
         yield memberships
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))

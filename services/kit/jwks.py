@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from services.kit import base64url
+from services.kit.background import in_background
 from services.kit.errors import DependencyUnavailable
 from services.kit.faults import describe_fault
 from services.kit.outage import Outage
@@ -110,10 +111,8 @@ class RemoteKeys:
 async def open_remote_keys(auth: auth_grpc.AuthServiceStub) -> AsyncIterator[RemoteKeys]:
     """The keys of an auth service."""
     keys = RemoteKeys(auth)
-    asking = asyncio.create_task(keys.ask_for_ever(), name="ask-for-keys")
     try:
-        yield keys
+        async with in_background(keys.ask_for_ever(), "ask-for-keys"):
+            yield keys
     finally:
-        asking.cancel()
-        await asyncio.wait((asking,))
         await keys.close()

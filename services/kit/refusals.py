@@ -10,6 +10,7 @@ import structlog
 
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from services.kit.background import in_background
 from services.kit.ids import utc_now
 from services.kit.outage import Outage
 from services.kit.refusal_tally import Refusal, RefusalTally
@@ -101,12 +102,10 @@ class RefusalReporter:
 async def telling_refusals(auth: auth_grpc.AuthServiceStub) -> AsyncIterator[RefusalReporter]:
     """A reporter that sends for the time of the block, and at its end what still waits, within a second."""
     reporter = RefusalReporter(auth)
-    task = asyncio.create_task(reporter.send_for_ever(), name="tell-refusals")
     try:
-        yield reporter
+        async with in_background(reporter.send_for_ever(), "tell-refusals"):
+            yield reporter
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
         await reporter.send_last()
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from parley.auth.v1 import auth_service_pb2 as auth_pb2
 from parley.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from services.kit.background import in_background
 from services.kit.faults import describe_fault
 from services.kit.outage import Outage
 from services.kit.status import reason_in
@@ -139,9 +140,5 @@ class RevocationFollower:
 @asynccontextmanager
 async def following_revocations(auth: auth_grpc.AuthServiceStub, revoked: RevokedSessions) -> AsyncIterator[None]:
     """Keep `revoked` up to date for the time of the block."""
-    task = asyncio.create_task(RevocationFollower(auth, revoked).follow_for_ever(), name="follow-revocations")
-    try:
+    async with in_background(RevocationFollower(auth, revoked).follow_for_ever(), "follow-revocations"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
