@@ -11,13 +11,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COMPILE = (
     *("uv", "--quiet", "--no-progress", "pip", "compile", "pyproject.toml"),
-    *("--universal", "--python-version", "3.11", "--generate-hashes"),
+    *("--universal", "--python-version", "3.11", "--generate-hashes", "--all-extras"),
     *("--no-header", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "parley-protos"),
 )
 
 
 def main(arguments: list[str]) -> int:
-    """Compile what a server needs, then what its developers need on top, with the same versions."""
+    """Compile what a server needs, with all extras, then what its developers need on top, with the same versions."""
     for options in (
         ("--output-file", "requirements.lock"),
         ("--group", "dev", "--constraint", "requirements.lock", "--output-file", "requirements-dev.lock"),
