@@ -7,7 +7,7 @@ from parley.agent.v1 import agent_service_pb2
 from services.agent.domain.agents import Agents
 from services.agent.domain.purge import Purge
 from services.agent.jobs import PURGE_DELETED_AGENTS, PURGE_USER
-from services.agent.servicer import AgentServicer
+from services.agent.servicer.agents import AgentServicer
 from services.agent.settings import AgentSettings
 from services.kit.calls import Registration
 from services.kit.database import Database

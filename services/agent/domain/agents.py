@@ -16,8 +16,8 @@ from services.agent.errors import (
     EtagMismatch,
     RevisionNotFound,
 )
-from services.agent.models import Agent, AgentKey, Changes, Draft, Revision
-from services.agent.repository import FILTER, ORDERING, AgentRows
+from services.agent.models.agents import Agent, AgentKey, Changes, Draft, Revision
+from services.agent.repository.agents import FILTER, ORDERING, AgentRows
 from services.kit.coalesce import Coalesced
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, QuotaViolation, RequestIdReused

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from services.agent.repository import AgentRows
+from services.agent.repository.agents import AgentRows
 from services.kit.database import Database
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain.agents import Agents
-from services.agent.mapping import to_changes, to_draft, to_message, to_revision, to_uuid
+from services.agent.mapping.agents import to_changes, to_draft, to_message, to_revision, to_uuid
 from services.kit.calls import Call
 from services.kit.pages import Page, fitting, next_page_token, read_page
 

@@ -1,4 +1,4 @@
-"""Between messages and what the domain works with."""
+"""Agents and their revisions, between messages and what the domain works with."""
 
 from typing import Any, cast
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 from google.protobuf.struct_pb2 import Struct, Value
 
 from parley.agent.v1 import agent_service_pb2 as pb2
-from services.agent.models import Agent, Changes, Draft, Revision
+from services.agent.models.agents import Agent, Changes, Draft, Revision
 from services.kit.errors import FieldViolation, ValidationFailed
 from services.kit.masks import masked_fields
 from services.kit.messages import violations
