@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from services.kit.settings import Port, ServiceSettings
+from services.kit.settings import DatabaseSettings, Port, Seconds, ServiceSettings
 
 Years = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
 
@@ -19,7 +19,47 @@ class AgentSettings(ServiceSettings):
         30 * 86_400.0, description="Seconds that a deleted agent can be undeleted; then it is removed for good."
     )
 
+    agent_max_running: int = Field(200, ge=1, le=10_000, description="Executions that one process runs at a time.")
+    agent_max_running_per_user: int = Field(
+        20, ge=1, le=10_000, description="Executions of one user that run at a time, over all processes."
+    )
+    agent_max_open_per_user: int = Field(
+        1000, ge=1, le=100_000, description="Executions of one user that wait or run at a time."
+    )
+    agent_run_seconds: Seconds = Field(
+        3600.0, description="Seconds that an execution may run at the most, whatever its budget says."
+    )
+    agent_heartbeat_seconds: Seconds = Field(1.5, description="Seconds between two heartbeats.")
+    agent_lease_seconds: Seconds = Field(
+        10.0, description="Seconds without a heartbeat after which a process's executions are another's."
+    )
+    agent_unwatched_seconds: Seconds = Field(
+        10.0, description="Seconds that an execution with `on_disconnect` CANCEL goes on though nobody watches it."
+    )
+    file_port: Port = Field(50053, description="Port of the file service.")
+    file_target: str = Field("", description="Where agent reaches file; by default `127.0.0.1:PARLEY_FILE_PORT`.")
+
+    @field_validator("agent_lease_seconds")
+    @classmethod
+    def _longer_than_heartbeats(cls, value: float, info: ValidationInfo) -> float:
+        if value < 3 * info.data.get("agent_heartbeat_seconds", 0):
+            raise ValueError("must be at least three times PARLEY_AGENT_HEARTBEAT_SECONDS")
+        return value
+
+    @property
+    def file_address(self) -> str:
+        """The gRPC target of the file service."""
+        return self.file_target or f"127.0.0.1:{self.file_port}"
+
     @property
     def deleted_agent_kept(self) -> timedelta:
         """How long a deleted agent can be undeleted."""
         return timedelta(seconds=self.agent_deleted_after)
+
+
+class AgentJobSettings(DatabaseSettings):
+    """What only the jobs of agents need."""
+
+    agent_events_kept: Years = Field(
+        30 * 86_400.0, description="Seconds that the events of an execution are kept after its end; its output stays."
+    )
