@@ -154,7 +154,7 @@ class RemoteProvider(ABC, Generic[Event]):
 
     async def _drain(self, stream: AsyncIterator[Event]) -> None:
         """Read what little is behind a whole answer: only then the connection can be used again."""
-        with suppress(TimeoutError, *self._errors):
+        with suppress(TimeoutError, *self._errors, *_NOT_THE_PROTOCOL):
             async with asyncio.timeout(_DRAINING):
                 async for _ in stream:
                     pass
@@ -172,7 +172,7 @@ def timeouts(silence: float) -> "httpx2.Timeout":
     """No byte for so many seconds is too long."""
     import httpx2  # noqa: PLC0415  # comes with the extras that may not be installed
 
-    return httpx2.Timeout(silence, connect=min(silence, _CONNECTING))
+    return httpx2.Timeout(silence, connect=_CONNECTING)
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
@@ -205,5 +205,5 @@ def expect_count(value: object) -> int:
 
 def _expect_events(response: "httpx2.Response") -> None:
     kind = response.headers.get("content-type", "")
-    if not kind.startswith(_EVENTS):
+    if not kind.lower().startswith(_EVENTS):
         raise RemoteFailure(Fault.GARBLED, f"an answer of type {kind[:100]!r} instead of {_EVENTS}")

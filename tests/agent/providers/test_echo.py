@@ -96,12 +96,12 @@ async def test_repeating_costs_no_memory() -> None:
 
 async def test_deltas_come_at_their_pace() -> None:
     begun = time.monotonic()
-    async with Echo(0.05).answer(prompt("one two three four")) as pieces:
+    async with Echo(0.15).answer(prompt("one two three")) as pieces:
         await anext(pieces)
-        assert time.monotonic() - begun < 0.05
+        assert time.monotonic() - begun < 0.15
         async for _ in pieces:
             pass
-    assert time.monotonic() - begun >= 0.15
+    assert time.monotonic() - begun >= 0.3
 
 
 async def test_an_agent_may_have_another_pace() -> None:
@@ -117,7 +117,7 @@ async def test_what_a_slow_reader_missed_comes_at_once() -> None:
         begun = time.monotonic()
         async for _ in pieces:
             pass
-    assert time.monotonic() - begun < 0.3  # and not the 0.55 that they would take from now on
+    assert time.monotonic() - begun < 0.4  # and not the 0.55 that they would take from now on
 
 
 async def test_others_get_their_turn_while_it_is_in_a_hurry() -> None:

@@ -203,8 +203,8 @@ async def test_silence_is_a_fault_that_is_not_tried_again(
 
 
 async def test_signs_of_life_are_no_silence(server: ProviderServer, open_provider: Open) -> None:
-    server.will(*[step for _ in range(6) for step in (Beat(), Wait(0.2))], *saying("Hello"))
-    assert text_of(await pieces_of(await open_provider(silence=0.6), prompt())) == "Hello"
+    server.will(*[step for _ in range(8) for step in (Beat(), Wait(0.2))], *saying("Hello"))
+    assert text_of(await pieces_of(await open_provider(silence=1.0), prompt())) == "Hello"
 
 
 MALFORMED = {

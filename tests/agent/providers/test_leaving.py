@@ -5,8 +5,8 @@ from typing import Any
 
 from services.agent.providers import Text, Usage
 from services.agent.providers.remote import RemoteProvider
-from tests.agent.providers.conftest import Open, pieces_of, prompt
-from tests.agent.providers.script import Say, Status, Stop, Wait, saying
+from tests.agent.providers.conftest import Open, pieces_of, prompt, text_of
+from tests.agent.providers.script import Raw, Say, Status, Wait, saying
 from tests.agent.providers.server import ProviderServer
 
 PATIENCE = 5.0
@@ -79,9 +79,15 @@ async def test_a_server_that_keeps_the_stream_open_behind_its_end_is_left(
         await server.requests[0].left.wait()
 
 
+async def test_what_comes_behind_the_end_is_of_no_interest(server: ProviderServer, open_provider: Open) -> None:
+    server.will(*saying("Hello"), Raw(b"\xff\n\n"))
+    assert text_of(await pieces_of(await open_provider(), prompt())) == "Hello"
+
+
 async def test_many_answers_come_at_a_time(server: ProviderServer, open_provider: Open) -> None:
-    server.otherwise = [Say(["Hello "] * 5, pace=0.02), Stop()]
-    provider = await open_provider()
-    async with asyncio.timeout(30):
-        await asyncio.gather(*(read_all(provider) for _ in range(150)))
-    assert len({request.connection for request in server.requests}) > 100
+    server.otherwise = lambda request: saying(*[request.body["model"]] * 5, pace=0.02)
+    provider = await open_provider(silence=60)
+    models = [f"model-{number}," for number in range(100)]
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(pieces_of(provider, prompt(model=model)) for model in models))
+    assert [text_of(pieces) for pieces in answers] == [model * 5 for model in models]
