@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from pydantic import SecretStr
+
 from parley.agent.v1 import agent_service_pb2, execution_service_pb2
 from services.agent.domain.agents import Agents
 from services.agent.domain.executions import Executions
@@ -119,12 +121,16 @@ async def _providers(settings: AgentSettings) -> AsyncIterator[Providers]:
     async with Providers.open(
         settings.model_routes,
         echo_pace=settings.agent_echo_delay_ms / 1000,
-        anthropic=Account(settings.anthropic_key, settings.agent_anthropic_base_url or None),
-        openai=Account(settings.openai_key, settings.agent_openai_base_url or None),
+        anthropic=_account(settings.agent_anthropic_api_key, settings.agent_anthropic_base_url),
+        openai=_account(settings.agent_openai_api_key, settings.agent_openai_base_url),
         silence=settings.agent_provider_silence,
         retries=settings.agent_provider_retries,
     ) as providers:
         yield providers
+
+
+def _account(key: SecretStr | None, url: str) -> Account:
+    return Account(key.get_secret_value() if key else None, url or None)
 
 
 @asynccontextmanager
