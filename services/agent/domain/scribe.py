@@ -32,6 +32,8 @@ GATHER_SECONDS = 0.03
 MOST_GATHER_SECONDS = 0.3
 GATHER_PER_ROUND = 2.0
 """How much longer it waits than the last round took, so that a busy process tells more at a time, and not later."""
+TOLD_AT_A_TIME = 20
+"""Then others have their turn: the event loop takes one new call in each of its rounds, and had better have short ones."""
 MAX_ENDED_CHARACTERS = 4 * 1024 * 1024
 
 
@@ -132,14 +134,19 @@ class Scribe:
         ]
         async with self.storing, self._db.read() as tx:  # One statement, which commits itself.
             ended = await self._states.end(tx, rows)
-        self._states.tell(ended)
+        for number, execution in enumerate(ended, 1):
+            self._states.tell([execution])
+            if number % TOLD_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         return {execution.id: execution for execution in ended}
 
     async def _store(self, todo: Mapping[UUID, tuple[Journal, Batch]]) -> None:
         bases = await self._append([batch for _, batch in todo.values()])
-        for execution_id, base in bases.items():
+        for number, (execution_id, base) in enumerate(bases.items(), 1):
             self._publish(todo[execution_id][1], base)
             self._go_on(*todo[execution_id])
+            if number % TOLD_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         if left := {execution_id: pair for execution_id, pair in todo.items() if execution_id not in bases}:
             # A statement that failed before may have been committed all the same.
             found = await self._read_appended(list(left))
