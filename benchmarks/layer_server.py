@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain.agents import Agents
-from services.agent.mapping import to_message
-from services.agent.models import Agent, Draft
+from services.agent.mapping.agents import to_message
+from services.agent.models.agents import Agent, Draft
 from services.agent.settings import AgentSettings
 from services.agent.wiring import AGENT_SERVICE, open_agent
 from services.kit.access import Caller, TokenVerifier

@@ -19,7 +19,7 @@ from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from parley.auth.v1 import user_service_pb2
 from parley.auth.v1.user_service_pb2_grpc import UserServiceStub
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
-from services.agent.settings import AgentSettings
+from services.agent.settings import AgentJobSettings, AgentSettings
 from services.agent.wiring import open_agent, open_agent_jobs
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.auth.wiring import open_auth, open_auth_jobs
@@ -148,7 +148,7 @@ async def working(settings: Any) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         opened = (
             open_auth_jobs(settings(AuthJobSettings)),
-            open_agent_jobs(settings(AuthJobSettings)),
+            open_agent_jobs(settings(AgentJobSettings)),
             open_file_jobs(settings(FileJobSettings)),
             open_chat_jobs(settings(AuthJobSettings)),
         )

@@ -4,14 +4,16 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from services.agent.settings import AgentSettings
+from services.agent.settings import AgentJobSettings, AgentSettings
 from services.auth.settings import AuthJobSettings, AuthSettings
 from services.chat.settings import ChatSettings
 from services.file.settings import FileJobSettings, FileSettings
 from services.kit.settings import DatabaseUrl
 
 
-class SuiteSettings(AuthSettings, AgentSettings, FileSettings, ChatSettings, AuthJobSettings, FileJobSettings):
+class SuiteSettings(
+    AuthSettings, AgentSettings, FileSettings, ChatSettings, AuthJobSettings, AgentJobSettings, FileJobSettings
+):
     """The settings of all services and their jobs at once, so that a wrong one is said before anything is started."""
 
     database_url: DatabaseUrl | None = Field(  # type: ignore[assignment]  # only `parley up` can do without

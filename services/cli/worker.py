@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from services.agent.settings import AgentJobSettings
 from services.agent.wiring import open_agent_jobs
 from services.auth.settings import AuthJobSettings
 from services.auth.wiring import open_auth_jobs
@@ -19,7 +20,7 @@ from services.kit.settings import SettingUnusable, load
 
 def run() -> int:
     """Run jobs until SIGTERM or SIGINT; the exit code."""
-    auth, file = load(AuthJobSettings), load(FileJobSettings)
+    auth, agent, file = load(AuthJobSettings), load(AgentJobSettings), load(FileJobSettings)
     configure_logging(auth, "worker")
 
     async def work(stop: asyncio.Event) -> None:
@@ -29,7 +30,7 @@ def run() -> int:
         async with AsyncExitStack() as stack:
             jobs: list[Job] = [
                 *await stack.enter_async_context(open_auth_jobs(auth)),
-                *await stack.enter_async_context(open_agent_jobs(auth)),
+                *await stack.enter_async_context(open_agent_jobs(agent)),
                 *await stack.enter_async_context(open_file_jobs(file)),
                 *await stack.enter_async_context(open_chat_jobs(auth)),
             ]

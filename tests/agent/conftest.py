@@ -3,10 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
 import pytest
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
+from parley.agent.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.agent.settings import AgentSettings
 from services.agent.wiring import open_agent
 
@@ -21,8 +23,18 @@ def draft(**fields: Any) -> pb2.CreateAgentRequest:
 
 
 @pytest.fixture
-async def agents(serve: Any, settings: Any) -> AgentServiceStub:
-    return AgentServiceStub(await serve(open_agent, settings(AgentSettings, agent_port=0)))
+async def channel(serve: Any, settings: Any) -> grpc.aio.Channel:
+    return await serve(open_agent, settings(AgentSettings, agent_port=0))  # type: ignore[no-any-return]  # `serve` is
+
+
+@pytest.fixture
+def agents(channel: grpc.aio.Channel) -> AgentServiceStub:
+    return AgentServiceStub(channel)
+
+
+@pytest.fixture
+def executions(channel: grpc.aio.Channel) -> ExecutionServiceStub:
+    return ExecutionServiceStub(channel)
 
 
 @pytest.fixture

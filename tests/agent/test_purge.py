@@ -12,10 +12,10 @@ from sqlalchemy import text
 from parley.agent.v1 import agent_service_pb2 as pb2
 from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from services.agent.jobs import PURGE_DELETED_AGENTS, PURGE_USER
+from services.agent.settings import AgentJobSettings
 from services.agent.wiring import open_agent_jobs
 from services.kit.database import Database
 from services.kit.jobs import JobName
-from services.kit.settings import DatabaseSettings
 from tests.agent.conftest import Create
 
 RunJob = Callable[..., Awaitable[None]]
@@ -33,7 +33,7 @@ def run_job(settings: Callable[..., Any]) -> RunJob:
     """Does a job as the worker would, and as often: it must not matter."""
 
     async def run_job(name: JobName, **arguments: Any) -> None:
-        async with open_agent_jobs(settings(DatabaseSettings)) as jobs:
+        async with open_agent_jobs(settings(AgentJobSettings)) as jobs:
             (job,) = (job for job in jobs if job.name == name)
             await asyncio.gather(*(job.run(**arguments) for _ in range(2)))
             await job.run(**arguments)

@@ -338,7 +338,7 @@ async def test_a_server_that_is_not_there_is_named() -> None:
     with tool_server().running() as server:
         url = server.url
     tools = McpTools({"kit": url}, call_seconds=1, connect_seconds=5)
-    with pytest.raises(ToolsUnavailable, match=r"^the tool server kit cannot be reached: ConnectError$"):
+    with pytest.raises(ToolsUnavailable, match=r"^The tool server kit cannot be reached: ConnectError\.$"):
         async with tools.open(["kit.add"]):
             raise AssertionError
 
@@ -348,20 +348,20 @@ async def test_a_server_that_does_not_answer_is_waited_for_so_long() -> None:
     async with SilentServer().running() as silent:
         tools = McpTools({"kit": silent.url, "other": silent.url}, call_seconds=1, connect_seconds=0.5)
         begun = time.monotonic()
-        with pytest.raises(ToolsUnavailable, match=r"^the tool server kit does not answer within 0\.5 seconds$"):
+        with pytest.raises(ToolsUnavailable, match=r"^The tool server kit does not answer within 0\.5 seconds\.$"):
             async with tools.open(["kit.add", "other.add"]):
                 raise AssertionError
         assert time.monotonic() - begun < 1.5
 
 
 async def test_a_tool_that_the_server_lacks_is_named(server: ToolServer) -> None:
-    with pytest.raises(ToolsUnavailable, match=r"^the tool server kit has no tool lookup$"):
+    with pytest.raises(ToolsUnavailable, match=r"^The tool server kit has no tool lookup\.$"):
         async with opened(server, "kit.add", "kit.lookup"):
             raise AssertionError
 
 
 async def test_a_server_that_is_not_set_is_named() -> None:
-    with pytest.raises(ToolsUnavailable, match=r"^there is no tool server crm$"):
+    with pytest.raises(ToolsUnavailable, match=r"^There is no tool server crm\.$"):
         async with McpTools({}, call_seconds=1, connect_seconds=1).open(["crm.*"]):
             raise AssertionError
 

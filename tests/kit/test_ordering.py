@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import true
 
-from services.agent.models import AgentTable
+from services.agent.models.agents import AgentTable
 from services.kit.errors import PageTokenInvalid, ValidationFailed
 from services.kit.ids import uuid7
 from services.kit.ordering import Order, Ordering, by_moment, by_number, by_text

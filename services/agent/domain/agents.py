@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from services.agent.domain.states import States
 from services.agent.errors import (
+    AgentDeleted,
     AgentLimitReached,
     AgentNotDeleted,
     AgentNotFound,
@@ -16,8 +18,9 @@ from services.agent.errors import (
     EtagMismatch,
     RevisionNotFound,
 )
-from services.agent.models import Agent, AgentKey, Changes, Draft, Revision
-from services.agent.repository import FILTER, ORDERING, AgentRows
+from services.agent.models.agents import Agent, AgentKey, Changes, Draft, Revision
+from services.agent.repository.agents import FILTER, ORDERING, AgentRows
+from services.agent.repository.executions import of_agent
 from services.kit.coalesce import Coalesced
 from services.kit.database import Database
 from services.kit.errors import FieldViolation, QuotaViolation, RequestIdReused
@@ -32,9 +35,10 @@ class Agents:
     """The agents of all users."""
 
     def __init__(
-        self, db: Database, *, clock: Callable[[], datetime], max_per_user: int, deleted_kept: timedelta
+        self, db: Database, states: States, *, clock: Callable[[], datetime], max_per_user: int, deleted_kept: timedelta
     ) -> None:
         self._db = db
+        self._states = states
         self._clock = clock
         self._max_per_user = max_per_user
         self._deleted_kept = deleted_kept
@@ -106,12 +110,18 @@ class Agents:
             return await self._change(rows, agent, changes)
 
     async def delete_agent(self, user_id: UUID, agent_id: UUID, etag: str) -> Agent:
-        """Delete an agent; for a while that can be taken back. Raises AgentNotFound, EtagMismatch."""
+        """Delete an agent; for a while that can be taken back. Its executions that have not ended are cancelled.
+
+        Raises AgentNotFound, EtagMismatch.
+        """
         now = self._clock()
         async with self._db.transaction() as tx:
             rows = AgentRows(tx)
             agent = await self._get_expected(rows, user_id, agent_id, etag)
-            return await rows.set_deletion(agent.id, now, now + self._deleted_kept)
+            deleted = await rows.set_deletion(agent.id, now, now + self._deleted_kept)
+            cancelled = await self._states.cancel(tx, of_agent(agent.id), because=AgentDeleted())
+        self._states.tell(cancelled)
+        return deleted
 
     async def undelete_agent(self, user_id: UUID, agent_id: UUID) -> Agent:
         """Take back a deletion. Raises AgentNotFound, AgentNotDeleted, AgentLimitReached."""

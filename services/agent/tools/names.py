@@ -19,12 +19,12 @@ def tool_names(config: Mapping[str, Any]) -> Sequence[str]:
         return ()
     names = config["tools"]
     if not isinstance(names, list) or not 1 <= len(names) <= MAX_NAMES:
-        raise ValueError(f"tools must be a list of 1 to {MAX_NAMES} names")
+        raise ValueError(f"config.tools must be a list of 1 to {MAX_NAMES} names.")
     for position, name in enumerate(names):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"tools[{position}] must be of the form server.tool or server.*")
+            raise ValueError(f"config.tools[{position}] must be of the form server.tool or server.*.")
         if name in names[:position]:
-            raise ValueError(f"tools[{position}] repeats {name}")
+            raise ValueError(f"config.tools[{position}] repeats {name}.")
     return tuple(names)
 
 

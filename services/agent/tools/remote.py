@@ -27,7 +27,7 @@ class McpTools:
     A server gets `connect_seconds` to open a session and list its tools, and a tool `call_seconds` to answer.
     """
 
-    def __init__(self, servers: Mapping[str, str], *, call_seconds: float, connect_seconds: float) -> None:
+    def __init__(self, servers: Mapping[str, str], *, call_seconds: float, connect_seconds: float = 10.0) -> None:
         if servers and find_spec("mcp") is None:
             raise SettingUnusable("PARLEY_AGENT_MCP_SERVERS needs the package `mcp`: install `parley[tools]`")
         self._servers = dict(servers)
@@ -46,7 +46,7 @@ class McpTools:
         Leaving the block takes at most CLOSE_SECONDS.
         """
         if unknown := unknown_servers(names, self._servers):
-            raise ToolsUnavailable(f"there is no tool server {unknown[0]}")
+            raise ToolsUnavailable(f"There is no tool server {unknown[0]}.")
         make = await asyncio.to_thread(self._session_maker) if names else None
         servers: dict[str, _Server] = {}
         try:
@@ -87,7 +87,7 @@ class _Server:
                 try:
                     await self._session.opened()
                 except ToolsUnavailable as unavailable:
-                    return ToolAnswer(f"This tool cannot be used now: {unavailable}.", is_error=True)
+                    return ToolAnswer(str(unavailable), is_error=True)
         return await self._session.call(tool, arguments)
 
     def end(self) -> set[asyncio.Task[Any]]:
@@ -143,7 +143,7 @@ def _chosen(names: Sequence[str], found: Mapping[str, Sequence["Tool"]]) -> Sequ
         server, wanted = split_name(name)
         having = [tool for tool in found[server] if wanted in (EVERY_TOOL, tool.name)]
         if not having and wanted != EVERY_TOOL:
-            raise ToolsUnavailable(f"the tool server {server} has no tool {wanted}")
+            raise ToolsUnavailable(f"The tool server {server} has no tool {wanted}.")
         chosen.update({(server, tool.name): tool for tool in having})
     return [(server, tool) for (server, _), tool in chosen.items()]
 

@@ -82,7 +82,7 @@ class Session:
         finally:
             if not self._opened.done():
                 self.end()
-        raise ToolsUnavailable(f"the tool server {self._server} {why}")
+        raise ToolsUnavailable(f"The tool server {self._server} {why}.")
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> ToolAnswer:
         """Call a tool of a session that is usable. It raises nothing but CancelledError, and that at once."""

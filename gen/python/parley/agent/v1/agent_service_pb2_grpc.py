@@ -124,7 +124,8 @@ class AgentServiceServicer:
 
     def DeleteAgent(self, request, context):
         """Deletes an agent (AIP-164). From then on it is shown only by ListAgents with `show_deleted`, does not count against the
-        limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good.
+        limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good with its executions. Those that
+        have not ended are cancelled.
 
         Retry: a repeat answers AGENT_NOT_FOUND. Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH.
         """

@@ -42,7 +42,8 @@ class AgentServiceStub:
     """
     DeleteAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DeleteAgentRequest, _agent_service_pb2.DeleteAgentResponse]
     """Deletes an agent (AIP-164). From then on it is shown only by ListAgents with `show_deleted`, does not count against the
-    limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good.
+    limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good with its executions. Those that
+    have not ended are cancelled.
 
     Retry: a repeat answers AGENT_NOT_FOUND. Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH.
     """
@@ -123,7 +124,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_service_pb2.DeleteAgentRequest, _abc.Awaitable[_agent_service_pb2.DeleteAgentResponse]],
     ) -> _abc.Awaitable[_agent_service_pb2.DeleteAgentResponse]:
         """Deletes an agent (AIP-164). From then on it is shown only by ListAgents with `show_deleted`, does not count against the
-        limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good.
+        limit of agents, and can be undeleted until its `purge_time`, at which it is gone for good with its executions. Those that
+        have not ended are cancelled.
 
         Retry: a repeat answers AGENT_NOT_FOUND. Reasons: AGENT_NOT_FOUND, ETAG_MISMATCH.
         """

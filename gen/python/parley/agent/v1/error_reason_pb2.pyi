@@ -40,9 +40,67 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The agent that is to be undeleted is not deleted."""
     ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 6
     """NOT_FOUND. The agent has, or has kept, no revision of this number."""
+    ERROR_REASON_EXECUTION_NOT_FOUND: _ErrorReason.ValueType  # 7
+    """NOT_FOUND. There is no such execution, or it is somebody else's."""
+    ERROR_REASON_AGENT_INACTIVE: _ErrorReason.ValueType  # 8
+    """FAILED_PRECONDITION. The agent's `is_active` is false."""
+    ERROR_REASON_MODEL_UNAVAILABLE: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION. This installation has no provider for the agent's `model_name`."""
+    ERROR_REASON_TOOLS_INVALID: _ErrorReason.ValueType  # 10
+    """FAILED_PRECONDITION. `config.tools` is not a list of `server.tool` or `server.*`, or names a server of tools that this
+    installation does not have.
+    """
+    ERROR_REASON_INPUT_FILE_REFUSED: _ErrorReason.ValueType  # 11
+    """INVALID_ARGUMENT. A file cannot be an input: it is not there, is neither text nor an image, is larger than the server
+    takes, or is an image and the model sees none. `BadRequest` names it, as `file_ids[0]`.
+    """
+    ERROR_REASON_CONVERSATION_BUSY: _ErrorReason.ValueType  # 12
+    """FAILED_PRECONDITION. An execution of this conversation has not ended, and `overlap` is REJECT."""
+    ERROR_REASON_EXECUTION_LIMIT_REACHED: _ErrorReason.ValueType  # 13
+    """RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller has as many executions that have not ended as one user may have."""
+    ERROR_REASON_CURSOR_INVALID: _ErrorReason.ValueType  # 14
+    """OUT_OF_RANGE. The cursor lies beyond the execution's last event: it is not a cursor of this execution."""
+    ERROR_REASON_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 15
+    """Of an execution. The provider could not be reached, or answered with a fault of its own, also after retries."""
+    ERROR_REASON_PROVIDER_OVERLOADED: _ErrorReason.ValueType  # 16
+    """Of an execution. The provider had too much to do, or is asked too much by this installation, also after retries."""
+    ERROR_REASON_PROVIDER_REFUSED: _ErrorReason.ValueType  # 17
+    """Of an execution. The provider does not take what it was asked: the model, the key, an option, or too long a prompt."""
+    ERROR_REASON_PROVIDER_INTERRUPTED: _ErrorReason.ValueType  # 18
+    """Of an execution. The provider's answer broke off in the middle."""
+    ERROR_REASON_PROVIDER_SILENT: _ErrorReason.ValueType  # 19
+    """Of an execution. Nothing came from the provider for too long."""
+    ERROR_REASON_PROVIDER_GARBLED: _ErrorReason.ValueType  # 20
+    """Of an execution. What the provider sent was not of its protocol."""
+    ERROR_REASON_MODEL_DECLINED: _ErrorReason.ValueType  # 21
+    """Of an execution. The model, or a filter of its provider's, does not want to answer this."""
+    ERROR_REASON_TOOLS_UNAVAILABLE: _ErrorReason.ValueType  # 22
+    """Of an execution. Tools that the agent names cannot be had: their server is away, or has no such tool."""
+    ERROR_REASON_TOO_MANY_TOOL_ROUNDS: _ErrorReason.ValueType  # 23
+    """Of an execution. The model wanted tools more often in a row than the server allows."""
+    ERROR_REASON_OUTPUT_TOO_LARGE: _ErrorReason.ValueType  # 24
+    """Of an execution. The answer was longer than the server keeps."""
+    ERROR_REASON_RUN_INTERRUPTED: _ErrorReason.ValueType  # 25
+    """Of an execution. The process that ran it was lost, and it was not begun again: it had called tools, which may have had
+    effects, or it had been begun too often.
+    """
+    ERROR_REASON_MAX_TOKENS_REACHED: _ErrorReason.ValueType  # 26
+    """Of an execution that is BUDGET_EXCEEDED. The model had more to say than `budget.max_tokens`."""
+    ERROR_REASON_TIMEOUT_REACHED: _ErrorReason.ValueType  # 27
+    """Of an execution that is BUDGET_EXCEEDED. It ran for as long as it may."""
+    ERROR_REASON_ABANDONED: _ErrorReason.ValueType  # 28
+    """Of an execution that was cancelled. Nobody watched it, and its `on_disconnect` is CANCEL."""
+    ERROR_REASON_REPLACED: _ErrorReason.ValueType  # 29
+    """Of an execution that was cancelled. Another one of its conversation came with CANCEL_PREVIOUS."""
+    ERROR_REASON_AGENT_DELETED: _ErrorReason.ValueType  # 30
+    """Of an execution that was cancelled. Its agent was deleted."""
+    ERROR_REASON_RUN_FAULT: _ErrorReason.ValueType  # 31
+    """Of an execution. A fault of the server. The message holds an incident id; the server's log holds the rest."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call of `parley.agent.v1` failed, besides the reasons in `parley.common.v1.ErrorReason`."""
+    """Why a call of `parley.agent.v1` failed, besides the reasons in `parley.common.v1.ErrorReason`, or why an execution did
+    not succeed (`Execution.failure`).
+    """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
@@ -62,4 +120,60 @@ ERROR_REASON_AGENT_NOT_DELETED: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION. The agent that is to be undeleted is not deleted."""
 ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 6
 """NOT_FOUND. The agent has, or has kept, no revision of this number."""
+ERROR_REASON_EXECUTION_NOT_FOUND: ErrorReason.ValueType  # 7
+"""NOT_FOUND. There is no such execution, or it is somebody else's."""
+ERROR_REASON_AGENT_INACTIVE: ErrorReason.ValueType  # 8
+"""FAILED_PRECONDITION. The agent's `is_active` is false."""
+ERROR_REASON_MODEL_UNAVAILABLE: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION. This installation has no provider for the agent's `model_name`."""
+ERROR_REASON_TOOLS_INVALID: ErrorReason.ValueType  # 10
+"""FAILED_PRECONDITION. `config.tools` is not a list of `server.tool` or `server.*`, or names a server of tools that this
+installation does not have.
+"""
+ERROR_REASON_INPUT_FILE_REFUSED: ErrorReason.ValueType  # 11
+"""INVALID_ARGUMENT. A file cannot be an input: it is not there, is neither text nor an image, is larger than the server
+takes, or is an image and the model sees none. `BadRequest` names it, as `file_ids[0]`.
+"""
+ERROR_REASON_CONVERSATION_BUSY: ErrorReason.ValueType  # 12
+"""FAILED_PRECONDITION. An execution of this conversation has not ended, and `overlap` is REJECT."""
+ERROR_REASON_EXECUTION_LIMIT_REACHED: ErrorReason.ValueType  # 13
+"""RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller has as many executions that have not ended as one user may have."""
+ERROR_REASON_CURSOR_INVALID: ErrorReason.ValueType  # 14
+"""OUT_OF_RANGE. The cursor lies beyond the execution's last event: it is not a cursor of this execution."""
+ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 15
+"""Of an execution. The provider could not be reached, or answered with a fault of its own, also after retries."""
+ERROR_REASON_PROVIDER_OVERLOADED: ErrorReason.ValueType  # 16
+"""Of an execution. The provider had too much to do, or is asked too much by this installation, also after retries."""
+ERROR_REASON_PROVIDER_REFUSED: ErrorReason.ValueType  # 17
+"""Of an execution. The provider does not take what it was asked: the model, the key, an option, or too long a prompt."""
+ERROR_REASON_PROVIDER_INTERRUPTED: ErrorReason.ValueType  # 18
+"""Of an execution. The provider's answer broke off in the middle."""
+ERROR_REASON_PROVIDER_SILENT: ErrorReason.ValueType  # 19
+"""Of an execution. Nothing came from the provider for too long."""
+ERROR_REASON_PROVIDER_GARBLED: ErrorReason.ValueType  # 20
+"""Of an execution. What the provider sent was not of its protocol."""
+ERROR_REASON_MODEL_DECLINED: ErrorReason.ValueType  # 21
+"""Of an execution. The model, or a filter of its provider's, does not want to answer this."""
+ERROR_REASON_TOOLS_UNAVAILABLE: ErrorReason.ValueType  # 22
+"""Of an execution. Tools that the agent names cannot be had: their server is away, or has no such tool."""
+ERROR_REASON_TOO_MANY_TOOL_ROUNDS: ErrorReason.ValueType  # 23
+"""Of an execution. The model wanted tools more often in a row than the server allows."""
+ERROR_REASON_OUTPUT_TOO_LARGE: ErrorReason.ValueType  # 24
+"""Of an execution. The answer was longer than the server keeps."""
+ERROR_REASON_RUN_INTERRUPTED: ErrorReason.ValueType  # 25
+"""Of an execution. The process that ran it was lost, and it was not begun again: it had called tools, which may have had
+effects, or it had been begun too often.
+"""
+ERROR_REASON_MAX_TOKENS_REACHED: ErrorReason.ValueType  # 26
+"""Of an execution that is BUDGET_EXCEEDED. The model had more to say than `budget.max_tokens`."""
+ERROR_REASON_TIMEOUT_REACHED: ErrorReason.ValueType  # 27
+"""Of an execution that is BUDGET_EXCEEDED. It ran for as long as it may."""
+ERROR_REASON_ABANDONED: ErrorReason.ValueType  # 28
+"""Of an execution that was cancelled. Nobody watched it, and its `on_disconnect` is CANCEL."""
+ERROR_REASON_REPLACED: ErrorReason.ValueType  # 29
+"""Of an execution that was cancelled. Another one of its conversation came with CANCEL_PREVIOUS."""
+ERROR_REASON_AGENT_DELETED: ErrorReason.ValueType  # 30
+"""Of an execution that was cancelled. Its agent was deleted."""
+ERROR_REASON_RUN_FAULT: ErrorReason.ValueType  # 31
+"""Of an execution. A fault of the server. The message holds an incident id; the server's log holds the rest."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,12 +1,10 @@
-"""Between messages and what the domain works with."""
+"""Agents and their revisions, between messages and what the domain works with."""
 
-from typing import Any, cast
-from uuid import UUID
-
-from google.protobuf.struct_pb2 import Struct, Value
+from typing import cast
 
 from parley.agent.v1 import agent_service_pb2 as pb2
-from services.agent.models import Agent, Changes, Draft, Revision
+from services.agent.mapping.values import from_struct
+from services.agent.models.agents import Agent, Changes, Draft, Revision
 from services.kit.errors import FieldViolation, ValidationFailed
 from services.kit.masks import masked_fields
 from services.kit.messages import violations
@@ -59,7 +57,7 @@ def to_draft(request: pb2.CreateAgentRequest) -> Draft:
         description=request.description,
         model_name=request.model_name,
         system_prompt=request.system_prompt,
-        config=_from_struct(request.config),
+        config=from_struct(request.config),
         is_active=request.is_active if request.HasField("is_active") else True,
     )
 
@@ -72,31 +70,5 @@ def to_changes(request: pb2.UpdateAgentRequest) -> Changes:
     if broken:
         raise ValidationFailed(fields=[FieldViolation(f"agent.{v.field}", v.description) for v in broken])
     if "config" in values:
-        values["config"] = _from_struct(request.agent.config)
+        values["config"] = from_struct(request.agent.config)
     return cast("Changes", values)  # the paths are fields of AgentPatch, and so are the keys of Changes
-
-
-def to_uuid(text: str) -> UUID | None:
-    """The UUID of an optional field that was validated."""
-    return UUID(text) if text else None
-
-
-def _from_struct(struct: Struct) -> dict[str, Any]:
-    return {key: _from_value(value) for key, value in struct.fields.items()}
-
-
-def _from_value(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "number_value":
-            number = value.number_value
-            return int(number) if number.is_integer() else number  # so that JSON reads 5, as the caller wrote it
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return _from_struct(value.struct_value)
-        case "list_value":
-            return [_from_value(item) for item in value.list_value.values]
-        case _:
-            return None

@@ -2,24 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 from uuid import UUID
 
-from sqlalchemy import TIMESTAMP, BigInteger
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import BigInteger
+from sqlalchemy.orm import Mapped, mapped_column
 
-from services.kit.database import schema_metadata
-
-# A JSON object, as `json.loads` makes it.
-Config = dict[str, Any]
-
-
-class Base(DeclarativeBase):
-    """The tables of the schema `agent`."""
-
-    metadata = schema_metadata("agent")
-    type_annotation_map: ClassVar = {datetime: TIMESTAMP(timezone=True), Config: JSONB}
+from services.agent.models.base import Base, Config
 
 
 class AgentTable(Base):

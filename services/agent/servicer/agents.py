@@ -1,19 +1,14 @@
 """`parley.agent.v1.AgentService`: protobuf in, one call of the domain, protobuf out."""
 
-from collections.abc import Callable
-from typing import TypeVar
 from uuid import UUID
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain.agents import Agents
-from services.agent.mapping import to_changes, to_draft, to_message, to_revision, to_uuid
+from services.agent.mapping.agents import to_changes, to_draft, to_message, to_revision
+from services.agent.mapping.values import to_uuid
+from services.agent.servicer.lists import MAX_LIST_BYTES, token_behind
 from services.kit.calls import Call
-from services.kit.pages import Page, fitting, next_page_token, read_page
-
-# A gRPC client takes 4 MiB by default, and a hundred agents can have far more.
-MAX_LIST_BYTES = 3 * 1024 * 1024
-
-T = TypeVar("T")
+from services.kit.pages import fitting, read_page
 
 
 class AgentServicer:
@@ -43,7 +38,7 @@ class AgentServicer:
         agents = fitting([to_message(agent) for agent in page.items], MAX_LIST_BYTES)
         return pb2.ListAgentsResponse(
             agents=agents,
-            next_page_token=_token_behind(list_name, page, len(agents), lambda agent: agent.id),
+            next_page_token=token_behind(list_name, page, len(agents), lambda agent: agent.id),
             total_size=page.total_size,
         )
 
@@ -72,16 +67,10 @@ class AgentServicer:
         revisions = fitting([to_revision(revision) for revision in page.items], MAX_LIST_BYTES)
         return pb2.ListAgentRevisionsResponse(
             revisions=revisions,
-            next_page_token=_token_behind(list_name, page, len(revisions), lambda _: agent_id),
+            next_page_token=token_behind(list_name, page, len(revisions), lambda _: agent_id),
             total_size=page.total_size,
         )
 
     async def RollbackAgent(self, request: pb2.RollbackAgentRequest, call: Call) -> pb2.RollbackAgentResponse:
         agent = await self._agents.rollback_agent(call.caller.user_id, UUID(request.id), request.revision, request.etag)
         return pb2.RollbackAgentResponse(agent=to_message(agent))
-
-
-def _token_behind(list_name: str, page: Page[T], shown: int, id_of: Callable[[T], UUID]) -> str:
-    """The token for what comes behind the items that are shown: of large ones fewer than the page has."""
-    after = page.next_after if shown == len(page.items) else id_of(page.items[shown - 1])
-    return next_page_token(list_name, after, page.keys[shown - 1] if page.keys else ())

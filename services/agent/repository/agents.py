@@ -1,4 +1,4 @@
-"""Every SQL statement of the agent service."""
+"""Agents and their revisions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.agent.models import Agent, AgentKey, AgentTable, Changes, Revision, RevisionTable
+from services.agent.models.agents import Agent, AgentKey, AgentTable, Changes, Revision, RevisionTable
 from services.kit.filters import Filter, boolean, caseless, text
 from services.kit.listing import NewestFirst
 from services.kit.ordering import Order, Ordering, by_moment, by_number, by_text

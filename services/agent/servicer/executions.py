@@ -1,0 +1,95 @@
+"""`parley.agent.v1.ExecutionService`: protobuf in, one call of the domain, protobuf out."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from uuid import UUID
+
+from parley.agent.v1 import execution_service_pb2 as pb2
+from services.agent.domain.executions import Executions
+from services.agent.domain.watching import Notice, Watching
+from services.agent.mapping.executions import to_draft, to_events_field, to_execution
+from services.agent.mapping.values import to_uuid
+from services.agent.models.events import Event
+from services.agent.servicer.lists import MAX_LIST_BYTES, token_behind
+from services.kit.calls import Call
+from services.kit.feed import CaughtUp, Gap
+from services.kit.pages import fitting, read_page
+
+# Far below the 4 MiB that a gRPC client takes by default.
+MAX_EVENTS_BYTES = 512 * 1024
+
+
+class ExecutionServicer:
+    """The executions of the caller."""
+
+    def __init__(self, executions: Executions, watching: Watching) -> None:
+        self._executions = executions
+        self._watching = watching
+
+    async def CreateExecution(self, request: pb2.CreateExecutionRequest, call: Call) -> pb2.CreateExecutionResponse:
+        execution = await self._executions.create_execution(
+            call.caller.user_id, to_draft(request), to_uuid(request.request_id)
+        )
+        return pb2.CreateExecutionResponse(execution=to_execution(execution))
+
+    async def RunExecution(self, request: pb2.RunExecutionRequest, call: Call) -> AsyncIterator[bytes]:
+        user_id = call.caller.user_id
+        execution = await self._executions.create_execution(user_id, to_draft(request), to_uuid(request.request_id))
+        yield pb2.RunExecutionResponse(execution=to_execution(execution)).SerializeToString()
+        async for notice in self._watching.watch_execution(user_id, execution.id, 0):
+            for response in _responses(notice):
+                yield response
+
+    async def WatchExecution(self, request: pb2.WatchExecutionRequest, call: Call) -> AsyncIterator[bytes]:
+        async for notice in self._watching.watch_execution(
+            call.caller.user_id, UUID(request.id), request.after_sequence
+        ):
+            for response in _responses(notice):
+                yield response
+
+    async def GetExecution(self, request: pb2.GetExecutionRequest, call: Call) -> pb2.GetExecutionResponse:
+        execution = await self._executions.get_execution(call.caller.user_id, UUID(request.id))
+        return pb2.GetExecutionResponse(execution=to_execution(execution))
+
+    async def ListExecutions(self, request: pb2.ListExecutionsRequest, call: Call) -> pb2.ListExecutionsResponse:
+        user_id = call.caller.user_id
+        list_name = f"executions of {user_id} {request.filter!r}"
+        page = await self._executions.list_executions(
+            user_id,
+            read_page(list_name, request.page_size, request.page_token, request.skip),
+            written_filter=request.filter,
+        )
+        listed = [to_execution(execution._replace(output="")) for execution in page.items]
+        executions = fitting(listed, MAX_LIST_BYTES)
+        return pb2.ListExecutionsResponse(
+            executions=executions,
+            next_page_token=token_behind(list_name, page, len(executions), lambda execution: execution.id),
+            total_size=page.total_size,
+        )
+
+    async def CancelExecution(self, request: pb2.CancelExecutionRequest, call: Call) -> pb2.CancelExecutionResponse:
+        execution = await self._executions.cancel_execution(call.caller.user_id, UUID(request.id))
+        return pb2.CancelExecutionResponse(execution=to_execution(execution))
+
+
+def _responses(notice: Notice) -> Iterator[bytes]:
+    """What a stream is told, serialised. The fields have the same numbers in the responses of both."""
+    if isinstance(notice, CaughtUp):
+        yield pb2.WatchExecutionResponse(caught_up=pb2.CaughtUp(sequence=notice.position)).SerializeToString()
+    elif isinstance(notice, Gap):
+        gap = pb2.Gap(first_sequence=notice.first, last_sequence=notice.last)
+        yield pb2.WatchExecutionResponse(gap=gap).SerializeToString()
+    else:
+        yield from _joined(notice)
+
+
+def _joined(events: Sequence[Event]) -> Iterator[bytes]:
+    parts: list[bytes] = []
+    size = 0
+    for event in events:
+        part = to_events_field(event)
+        if parts and size + len(part) > MAX_EVENTS_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    yield b"".join(parts)

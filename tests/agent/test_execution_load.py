@@ -1,0 +1,59 @@
+"""Five hundred executions that stream at once from one process, each to a watcher."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.agent.test_execution_faults import Scene, scene  # noqa: F401  # the fixture
+from tests.cli.processes_seen import ROOT
+
+EXECUTIONS = 500
+DELTAS = 400
+P99_SECONDS = 1.0
+MEMORY_BYTES = 400 * 2**20
+LIMITS = {
+    "PARLEY_AGENT_MAX_RUNNING": str(EXECUTIONS),
+    "PARLEY_AGENT_MAX_RUNNING_PER_USER": str(EXECUTIONS),
+}
+
+
+@contextmanager
+def storm(address: str, token: str, agent_id: str) -> Iterator["subprocess.Popen[str]"]:
+    """A client in a process of its own that waits for the word to run all of them."""
+    command = [sys.executable, "-m", "tests.agent.run_storm", address, token, agent_id, str(EXECUTIONS), str(DELTAS)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_five_hundred_executions_stream_to_five_hundred_watchers_without_loss_and_soon(
+    scene: Scene,  # noqa: F811  # the fixture
+) -> None:
+    server, _ = await scene.serve("busy", **LIMITS)
+    token = dict(scene.metadata)["authorization"].removeprefix("Bearer ")
+    with storm(server.address, token, scene.agent_id) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        before = server.cpu_seconds()
+        client.stdin.write("go\n")
+        client.stdin.flush()
+        ended = asyncio.create_task(asyncio.to_thread(client.stdout.readline))
+        while not ended.done():
+            server.memory()
+            await asyncio.sleep(0.05)
+        seen: dict[str, Any] = json.loads(await ended)
+    spent = server.cpu_seconds() - before
+    figures = f"{seen}, {server.peak / 2**20:.0f} MiB, {spent:.1f} s of CPU"
+    print(figures)
+    assert seen["failures"] == [], figures
+    assert seen["whole"] == EXECUTIONS, figures
+    assert seen["p99"] < P99_SECONDS, figures
+    assert server.peak < MEMORY_BYTES, figures
