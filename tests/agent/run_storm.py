@@ -73,7 +73,9 @@ async def follow(stub: ExecutionServiceStub, metadata: Metadata, agent_id: str, 
 async def storm(address: str, token: str, agent_id: str, executions: int, deltas: int) -> Outcome:
     """Run them all at once."""
     own = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(address, options=own) for _ in range(-(-executions // STREAMS_PER_CHANNEL))]
+    channels = [
+        grpc.aio.insecure_channel(address, options=own) for _ in range(-(-executions // STREAMS_PER_CHANNEL))
+    ]
     text = " ".join(f"w{n:04}" for n in range(deltas))
     outcome = Outcome()
     try:
