@@ -1,5 +1,6 @@
 """What can be set for the agent service."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from pydantic_core import PydanticCustomError
 
 from services.agent.providers.routes import Route, parse_routes
+from services.agent.tools.servers import parse_servers
 from services.kit.settings import DatabaseSettings, Port, Seconds, ServiceSettings
 
 Years = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
@@ -37,9 +39,18 @@ def _base_url(url: str) -> str:
     return url
 
 
+def _mcp_servers(servers: SecretStr) -> SecretStr:
+    try:
+        parse_servers(servers.get_secret_value())
+    except ValueError as error:
+        raise PydanticCustomError("mcp_servers", "{why}", {"why": str(error)}) from None
+    return servers
+
+
 ModelRoutes = Annotated[str, AfterValidator(_routes)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+McpServers = Annotated[SecretStr, AfterValidator(_mcp_servers)]
 
 
 class AgentSettings(ServiceSettings):
@@ -71,6 +82,14 @@ class AgentSettings(ServiceSettings):
     agent_provider_retries: int = Field(
         2, ge=0, le=10, description="Times that a provider is asked again before the first piece of its answer."
     )
+    agent_mcp_servers: McpServers = Field(
+        SecretStr(""),
+        description="MCP servers whose tools agents may use, by streamable HTTP: `name=url`, with commas between.",
+    )
+    agent_tool_seconds: Seconds = Field(30.0, description="Seconds that a tool may take to answer.")
+    agent_max_tool_rounds: int = Field(
+        16, ge=1, le=1000, description="Times that a model may use tools, one or several at a time, in one execution."
+    )
 
     agent_max_running: int = Field(200, ge=1, le=10_000, description="Executions that one process runs at a time.")
     agent_max_running_per_user: int = Field(
@@ -98,6 +117,11 @@ class AgentSettings(ServiceSettings):
         if value < 3 * info.data.get("agent_heartbeat_seconds", 0):
             raise ValueError("must be at least three times PARLEY_AGENT_HEARTBEAT_SECONDS")
         return value
+
+    @property
+    def mcp_servers(self) -> Mapping[str, str]:
+        """The URLs of the MCP servers, by name."""
+        return parse_servers(self.agent_mcp_servers.get_secret_value())
 
     @property
     def model_routes(self) -> tuple[Route, ...]:

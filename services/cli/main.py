@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from services.cli.agent import agent
+from services.cli.client.options import VARIABLES
+from services.cli.client.sign_in import login, logout
 from services.cli.demo import demo
 from services.cli.keys import keys
 from services.cli.user import user
@@ -38,7 +41,9 @@ def up() -> None:
     from services.kit.settings import load, warn_unknown_variables
 
     settings = load(SuiteSettings)
-    warn_unknown_variables((SuiteSettings,), os.environ)
+    warn_unknown_variables(
+        (SuiteSettings,), {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    )
     raise typer.Exit(
         run(
             UpSettings(
@@ -83,6 +88,9 @@ def migrate() -> None:
 
 
 app.command()(demo)
+app.command()(login)
+app.command()(logout)
+app.add_typer(agent)
 app.add_typer(keys)
 app.add_typer(user)
 

@@ -1,6 +1,5 @@
 """The four services as a caller sees them: an address and a stub each; and the people who call."""
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,9 +13,9 @@ from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.cli.client.calls import answers, nothing_answers
 from services.cli.demo.steps import NotRunning
 
-CONNECT_SECONDS = 3.0
 CALL_SECONDS = 10.0
 STREAM_SECONDS = 60.0
 
@@ -80,8 +79,8 @@ class Suite:
 
             async def channel(address: str) -> grpc.aio.Channel:
                 opened = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-                if not await _answers(opened):
-                    raise NotRunning(f"nothing answers at {address}; start it with `make up`")
+                if not await answers(opened):
+                    raise NotRunning(f"{nothing_answers(address)}; start it with `make up`")
                 return opened
 
             yield cls(
@@ -90,18 +89,6 @@ class Suite:
                 FileServiceStub(await channel(addresses.file)),
                 ChatServiceStub(await channel(addresses.chat)),
             )
-
-
-async def _answers(channel: grpc.aio.Channel) -> bool:
-    """Whether a gRPC server is at the other end; known at once where nobody listens."""
-    waited_for = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            while (state := channel.get_state(try_to_connect=True)) in waited_for:
-                await channel.wait_for_state_change(state)
-    except TimeoutError:
-        return False
-    return state == grpc.ChannelConnectivity.READY
 
 
 async def call(

@@ -1,0 +1,1 @@
+"""What commands share that call services on behalf of somebody who has signed in."""

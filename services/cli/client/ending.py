@@ -1,0 +1,48 @@
+"""How a command ends that something keeps from being done: one line for each thing that is wrong, and the exit code."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class Failed(Exception):
+    """A command cannot do what it should. The texts are for its user."""
+
+    def __init__(self, *lines: str, code: int = EXIT_FAILED) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+        self.code = code
+
+
+class Away(Failed):
+    """A service cannot be reached, or cannot do its work, for the time being."""
+
+
+class NotSignedIn(Failed):
+    """Nobody is signed in, or not any more."""
+
+    def __init__(self, why: str, profile: str) -> None:
+        option = "" if profile == "default" else f" --profile {profile}"
+        super().__init__(f"{why}: run `parley login{option}`")
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """The block is a command."""
+    try:
+        yield
+    except Failed as failure:
+        for line in failure.lines:
+            sys.stderr.write(f"parley: {line}\n")
+        raise typer.Exit(failure.code) from None
+    except UnicodeEncodeError:
+        sys.stderr.write("parley: what was given is not UTF-8\n")
+        raise typer.Exit(EXIT_USAGE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
