@@ -22,13 +22,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain.agents import Agents
+from services.agent.domain.states import States
+from services.agent.domain.watching import ExecutionEvents
 from services.agent.mapping.agents import to_message
 from services.agent.models.agents import Agent, Draft
 from services.agent.settings import AgentSettings
 from services.agent.wiring import AGENT_SERVICE, open_agent
 from services.kit.access import Caller, TokenVerifier
+from services.kit.bus import LocalBus
 from services.kit.calls import Call, Registration
 from services.kit.database import Database, libpq_url
+from services.kit.feed import Feed, FeedLimits
 from services.kit.ids import utc_now, uuid7
 from services.kit.logs import configure_logging
 from services.kit.messages import Decoder
@@ -167,9 +171,10 @@ async def _new_agent(settings: AgentSettings) -> Agent:
         is_active=True,
     )
     async with Database.open(settings) as db:
-        return await Agents(db, clock=utc_now, max_per_user=1, deleted_kept=timedelta(days=1)).create_agent(
-            user_id, draft, None
-        )
+        bus = LocalBus()
+        states = States(Feed(bus, ExecutionEvents(db), "execution", FeedLimits()), bus, clock=utc_now)
+        agents = Agents(db, states, clock=utc_now, max_per_user=1, deleted_kept=timedelta(days=1))
+        return await agents.create_agent(user_id, draft, None)
 
 
 if __name__ == "__main__":

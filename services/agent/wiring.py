@@ -12,7 +12,7 @@ from services.agent.domain.executions import Executions
 from services.agent.domain.keeper import Keeper
 from services.agent.domain.purge import Purge
 from services.agent.domain.rounds import Rounds
-from services.agent.domain.runner import Runner, RunLimits
+from services.agent.domain.runner import RunLimits, Runner
 from services.agent.domain.scribe import Scribe
 from services.agent.domain.states import States
 from services.agent.domain.watching import ExecutionEvents, Watching
@@ -23,6 +23,7 @@ from services.agent.providers.routing import Account, Providers
 from services.agent.servicer.agents import AgentServicer
 from services.agent.servicer.executions import ExecutionServicer
 from services.agent.settings import AgentJobSettings, AgentSettings
+from services.agent.tools import Tools
 from services.agent.tools.remote import McpTools
 from services.kit.background import in_background
 from services.kit.bus import Bus, open_bus
@@ -38,6 +39,8 @@ from services.kit.server import Service
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 EXECUTION_SERVICE = execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
 
+RUN_CONNECTIONS = 4
+
 
 @asynccontextmanager
 async def open_agent(settings: AgentSettings) -> AsyncIterator[Service]:
@@ -50,9 +53,7 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Service]:
         open_feed(bus, ExecutionEvents(db), "execution") as events,
         _providers(settings) as providers,
         open_input_files(settings.file_address) as files,
-        _running(
-            settings, db, bus, events, Rounds(db, providers, tools, max_rounds=settings.agent_max_tool_rounds)
-        ) as states,
+        _running(settings, bus, events, providers, tools) as states,
         open_identity(settings, "agent") as identity,
     ):
         agents = Agents(
@@ -92,7 +93,7 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def _running(
-    settings: AgentSettings, db: Database, bus: Bus, events: Feed[Event], rounds: Rounds
+    settings: AgentSettings, bus: Bus, events: Feed[Event], providers: Providers, tools: Tools
 ) -> AsyncIterator[States]:
     """Run executions for the time of the block, and let others change them. What runs at its end waits for another."""
     limits = RunLimits(
@@ -102,18 +103,22 @@ async def _running(
         lease=timedelta(seconds=settings.agent_lease_seconds),
         heartbeat=timedelta(seconds=settings.agent_heartbeat_seconds),
     )
-    states = States(events, bus, clock=utc_now)
-    scribe = Scribe(db, events, states, clock=utc_now)
-    runner = Runner(db, bus, scribe, rounds, states, limits, utc_now)
-    async with (
-        in_background(scribe.store_for_ever(), "scribe"),
-        in_background(Keeper(db, runner, scribe, states, limits).keep_for_ever(), "keeper"),
-    ):
-        try:
-            async with in_background(runner.take_for_ever(), "runner"):
-                yield states
-        finally:
-            await runner.close()
+    # Connections of their own, so that leases are renewed and texts stored however many calls wait for one.
+    own = settings.model_copy(update={"database_pool_size": RUN_CONNECTIONS})
+    async with Database.open(own, role="agent") as db:
+        states = States(events, bus, clock=utc_now)
+        scribe = Scribe(db, events, states, clock=utc_now)
+        rounds = Rounds(db, providers, tools, max_rounds=settings.agent_max_tool_rounds)
+        runner = Runner(db, bus, scribe, rounds, states, limits, utc_now)
+        async with (
+            in_background(scribe.store_for_ever(), "scribe"),
+            in_background(Keeper(db, runner, scribe, states, limits).keep_for_ever(), "keeper"),
+        ):
+            try:
+                async with in_background(runner.take_for_ever(), "runner"):
+                    yield states
+            finally:
+                await runner.close()
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """`python -m tests.agent.run_storm <address> <token> <agent id> <executions> <deltas>`: run and watch, many at a time.
 
-It says `ready` when it is connected and begins when it gets a line. At the end it says as JSON, of all streams together:
+It says `ready` when it is connected and begins when it gets a line. At the end it says as JSON of all streams together
 how many ended well with the whole text, how long the text took from the provider to here (p50, p99, most, in seconds),
 and how many responses came.
 """
@@ -73,9 +73,7 @@ async def follow(stub: ExecutionServiceStub, metadata: Metadata, agent_id: str, 
 async def storm(address: str, token: str, agent_id: str, executions: int, deltas: int) -> Outcome:
     """Run them all at once."""
     own = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [
-        grpc.aio.insecure_channel(address, options=own) for _ in range(-(-executions // STREAMS_PER_CHANNEL))
-    ]
+    channels = [grpc.aio.insecure_channel(address, options=own) for _ in range(-(-executions // STREAMS_PER_CHANNEL))]
     text = " ".join(f"w{n:04}" for n in range(deltas))
     outcome = Outcome()
     try:

@@ -113,13 +113,12 @@ async def test_what_a_killed_process_was_running_is_run_again_and_said_once(scen
     # Who watched goes on at the other process, where it left off.
     async with asyncio.timeout(60):
         await asyncio.gather(*(watch(on_other, id_, scene.metadata, seen[id_]) for id_ in ids))
-    seconds = monotonic() - killed_at
+    assert monotonic() - killed_at < 60
     for id_ in ids:
         kept = await get(on_other, id_, scene.metadata)
         assert (kept.state, kept.attempt) == (pb2.EXECUTION_STATE_SUCCEEDED, 2)
         assert kept.output == SAID == seen[id_].text
         assert seen[id_].states == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "SUCCEEDED"]
-    print(f"all {RUNS} ended {seconds:.1f} s after the kill")
 
 
 async def test_a_process_that_lost_its_lease_writes_nothing_more_and_lives_on(scene: Scene) -> None:

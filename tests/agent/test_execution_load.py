@@ -52,7 +52,6 @@ async def test_five_hundred_executions_stream_to_five_hundred_watchers_without_l
         seen: dict[str, Any] = json.loads(await ended)
     spent = server.cpu_seconds() - before
     figures = f"{seen}, {server.peak / 2**20:.0f} MiB, {spent:.1f} s of CPU"
-    print(figures)
     assert seen["failures"] == [], figures
     assert seen["whole"] == EXECUTIONS, figures
     assert seen["p99"] < P99_SECONDS, figures

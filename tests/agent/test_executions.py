@@ -1,6 +1,7 @@
 """Executions as their owner sees them: created, watched, listed, cancelled."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -75,7 +76,7 @@ async def test_a_run_with_the_request_id_of_another_goes_on_with_that_one(
     executions: ExecutionServiceStub, create: Create, as_user: Any
 ) -> None:
     ann = as_user("ann")
-    fields = {"agent_id": (await create(ann)).id, "input": "said once", "request_id": str(uuid4())}
+    fields: dict[str, Any] = {"agent_id": (await create(ann)).id, "input": "said once", "request_id": str(uuid4())}
     first, told = await run(executions, ann, **fields)
     second, told_again = await run(executions, ann, **fields)
     assert second.id == first.id
@@ -258,7 +259,7 @@ async def test_a_conversation_takes_its_executions_one_by_one_in_their_order(
     for execution in made:
         await watch(executions, execution.id, ann)
     kept = [await get(executions, execution.id, ann) for execution in made]
-    for before, after in zip(kept, kept[1:], strict=False):
+    for before, after in pairwise(kept):
         assert before.end_time.ToDatetime() <= after.start_time.ToDatetime()
 
 

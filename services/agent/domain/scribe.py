@@ -33,7 +33,7 @@ MOST_GATHER_SECONDS = 0.3
 GATHER_PER_ROUND = 2.0
 """How much longer it waits than the last round took, so that a busy process tells more at a time, and not later."""
 TOLD_AT_A_TIME = 20
-"""Then others have their turn: the event loop takes one new call in each of its rounds, and had better have short ones."""
+"""Then others have their turn: the event loop takes one new call in each of its rounds, so that these must be short."""
 MAX_ENDED_CHARACTERS = 4 * 1024 * 1024
 
 

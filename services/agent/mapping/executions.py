@@ -1,4 +1,4 @@
-"""Executions and their events, between messages and what the domain works with."""
+"""Executions, between messages and what the domain works with."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from parley.agent.v1 import error_reason_pb2
 from parley.agent.v1 import execution_service_pb2 as pb2
 from services.agent.mapping.values import to_uuid
-from services.agent.models.events import Event, StateChanged, TextDelta, ToolCall, ToolResult, UsageChanged
 from services.agent.models.executions import Execution, ExecutionDraft, Failure, Overlap
-from services.kit.structs import fill
-from services.kit.timestamps import stamp, to_optional_timestamp, to_timestamp
+from services.kit.timestamps import to_optional_timestamp, to_timestamp
 
 _OVERLAPS = {
     pb2.OVERLAP_UNSPECIFIED: Overlap.REJECT,
@@ -50,9 +48,9 @@ def to_execution(execution: Execution) -> pb2.Execution:
         file_ids=map(str, execution.file_ids),
         budget=_budget(execution),
         on_disconnect=pb2.ON_DISCONNECT_CANCEL if execution.cancel_unwatched else pb2.ON_DISCONNECT_CONTINUE,
-        state=_state(execution.state),
+        state=to_state(execution.state),
         output=execution.output,
-        failure=_failure(execution.failure),
+        failure=to_failure(execution.failure),
         usage=pb2.Usage(input_tokens=execution.input_tokens, output_tokens=execution.output_tokens),
         last_sequence=execution.last_sequence,
         attempt=execution.attempt,
@@ -62,49 +60,13 @@ def to_execution(execution: Execution) -> pb2.Execution:
     )
 
 
-def to_events_field(event: Event) -> bytes:
-    """An event as a part of the serialised field `events`, made once however many streams it goes to.
-
-    That field is number 1 in the responses of both streams. Serialised messages of one type that stand one behind the
-    other parse as one message with all that they say: a response is such parts, joined.
-    """
-    if event.encoded is None:
-        out = pb2.WatchExecutionResponse()
-        _write(out.events.add(), event)
-        event.encoded = out.SerializeToString()
-    return event.encoded
-
-
-def _write(out: pb2.ExecutionEvent, event: Event) -> None:
-    out.sequence = event.position
-    stamp(out.create_time, event.create_time)
-    match event.body:
-        case TextDelta(at, text):
-            out.text_delta.offset = at
-            out.text_delta.text = text
-        case StateChanged(state, failure):
-            out.state_changed.state = _state(state)
-            out.state_changed.attempt = event.attempt
-            if failure is not None:
-                out.state_changed.failure.CopyFrom(_failure(failure) or pb2.ExecutionFailure())
-        case ToolCall(call_id, name, arguments):
-            out.tool_call.tool_call_id = call_id
-            out.tool_call.name = name
-            fill(out.tool_call.arguments, arguments)
-        case ToolResult(call_id, is_error, text):
-            out.tool_result.tool_call_id = call_id
-            out.tool_result.is_error = is_error
-            out.tool_result.text = text
-        case UsageChanged(input_tokens, output_tokens):
-            out.usage.input_tokens = input_tokens
-            out.usage.output_tokens = output_tokens
-
-
-def _state(state: str) -> pb2.ExecutionState.ValueType:
+def to_state(state: str) -> pb2.ExecutionState.ValueType:
+    """A state."""
     return pb2.ExecutionState.Value(f"EXECUTION_STATE_{state}")
 
 
-def _failure(failure: Failure | None) -> pb2.ExecutionFailure | None:
+def to_failure(failure: Failure | None) -> pb2.ExecutionFailure | None:
+    """Why an execution has not succeeded, if there is something to say."""
     if failure is None:
         return None
     reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{failure.reason}")

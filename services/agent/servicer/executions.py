@@ -1,21 +1,17 @@
 """`parley.agent.v1.ExecutionService`: protobuf in, one call of the domain, protobuf out."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from parley.agent.v1 import execution_service_pb2 as pb2
 from services.agent.domain.executions import Executions
-from services.agent.domain.watching import Notice, Watching
-from services.agent.mapping.executions import to_draft, to_events_field, to_execution
+from services.agent.domain.watching import Watching
+from services.agent.mapping.events import to_responses
+from services.agent.mapping.executions import to_draft, to_execution
 from services.agent.mapping.values import to_uuid
-from services.agent.models.events import Event
 from services.agent.servicer.lists import MAX_LIST_BYTES, token_behind
 from services.kit.calls import Call
-from services.kit.feed import CaughtUp, Gap
 from services.kit.pages import fitting, read_page
-
-# Far below the 4 MiB that a gRPC client takes by default.
-MAX_EVENTS_BYTES = 512 * 1024
 
 
 class ExecutionServicer:
@@ -36,14 +32,14 @@ class ExecutionServicer:
         execution = await self._executions.create_execution(user_id, to_draft(request), to_uuid(request.request_id))
         yield pb2.RunExecutionResponse(execution=to_execution(execution)).SerializeToString()
         async for notice in self._watching.watch_execution(user_id, execution.id, 0):
-            for response in _responses(notice):
+            for response in to_responses(notice):
                 yield response
 
     async def WatchExecution(self, request: pb2.WatchExecutionRequest, call: Call) -> AsyncIterator[bytes]:
         async for notice in self._watching.watch_execution(
             call.caller.user_id, UUID(request.id), request.after_sequence
         ):
-            for response in _responses(notice):
+            for response in to_responses(notice):
                 yield response
 
     async def GetExecution(self, request: pb2.GetExecutionRequest, call: Call) -> pb2.GetExecutionResponse:
@@ -69,27 +65,3 @@ class ExecutionServicer:
     async def CancelExecution(self, request: pb2.CancelExecutionRequest, call: Call) -> pb2.CancelExecutionResponse:
         execution = await self._executions.cancel_execution(call.caller.user_id, UUID(request.id))
         return pb2.CancelExecutionResponse(execution=to_execution(execution))
-
-
-def _responses(notice: Notice) -> Iterator[bytes]:
-    """What a stream is told, serialised. The fields have the same numbers in the responses of both."""
-    if isinstance(notice, CaughtUp):
-        yield pb2.WatchExecutionResponse(caught_up=pb2.CaughtUp(sequence=notice.position)).SerializeToString()
-    elif isinstance(notice, Gap):
-        gap = pb2.Gap(first_sequence=notice.first, last_sequence=notice.last)
-        yield pb2.WatchExecutionResponse(gap=gap).SerializeToString()
-    else:
-        yield from _joined(notice)
-
-
-def _joined(events: Sequence[Event]) -> Iterator[bytes]:
-    parts: list[bytes] = []
-    size = 0
-    for event in events:
-        part = to_events_field(event)
-        if parts and size + len(part) > MAX_EVENTS_BYTES:
-            yield b"".join(parts)
-            parts, size = [], 0
-        parts.append(part)
-        size += len(part)
-    yield b"".join(parts)
