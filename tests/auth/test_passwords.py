@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from argon2 import PasswordHasher
 from google.rpc import error_details_pb2 as details_pb2
-from sqlalchemy import Engine, event
 
 from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
@@ -207,15 +207,13 @@ async def test_signing_in_with_an_unknown_address_costs_one_hash_and_the_same_st
     hashes = count_hashes(monkeypatch)
     # Services' own accounts are made in the background, and audited.
     await until(lambda: execute(database_url, "SELECT count(*) FROM auth.service_accounts") == [(3,)])
-    async with statements() as unknown:
-        with raises_status(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
-            await login(auth, "nobody@example.com")
+    with statements() as unknown, raises_status(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
+        await login(auth, "nobody@example.com")
     assert hashes == ["verify"]
     await register(auth)
     hashes.clear()
-    async with statements() as wrong:
-        with raises_status(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
-            await login(auth, password=WRONG_PASSWORD)
+    with statements() as wrong, raises_status(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"):
+        await login(auth, password=WRONG_PASSWORD)
     assert hashes == ["verify"]
     assert unknown == wrong
     assert len(wrong) == 5  # two counters, the user, the failure of the address, the audit log
@@ -311,17 +309,19 @@ def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-@asynccontextmanager
-async def statements() -> AsyncIterator[list[str]]:
+@contextmanager
+def statements() -> Iterator[list[str]]:
     """The statements of the block on what signing in is about: other work goes on in the background."""
     seen: list[str] = []
+    execute_it = psycopg.AsyncCursor.execute
 
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+    async def noting(cursor: Any, query: str | bytes, *arguments: Any, **options: Any) -> Any:
+        statement = query.decode() if isinstance(query, bytes) else str(query)
         if any(table in statement for table in ("auth.throttles", "auth.users", "auth.sessions", "auth.audit_events")):
             seen.append(statement)
+        return await execute_it(cursor, query, *arguments, **options)
 
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    # Here all meet, those that SQLAlchemy runs and those that were prepared.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.AsyncCursor, "execute", noting)
         yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)

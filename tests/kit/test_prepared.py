@@ -47,9 +47,11 @@ async def test_it_gives_none_where_there_is_no_row(database: Database) -> None:
         assert await Prepared(STATEMENT.where(_text == bindparam("other"))).first(tx, {**VALUES, "other": "x"}) is None
 
 
-def test_a_statement_with_values_of_its_own_is_refused() -> None:
-    with pytest.raises(ValueError, match="param_1"):
-        Prepared(STATEMENT.limit(1))
+async def test_values_of_the_statement_itself_are_sent_with_the_others(database: Database) -> None:
+    both = Prepared(STATEMENT.where(_text == "as it was").limit(1))
+    async with database.read() as tx:
+        assert await both.first(tx, {**VALUES, "text": "as it was"}) is not None
+        assert await both.first(tx, VALUES) is None
 
 
 async def test_it_sees_what_the_transaction_around_it_did(database: Database) -> None:

@@ -36,7 +36,7 @@ class Audit:
         event = AuditEvent(
             uuid7(), kind, self._clock(), actor_id, subject_id, session_id, origin.address, origin.user_agent, details
         )
-        await AuditEvents(tx).add([event])
+        await AuditEvents(tx).add_new(event)
         ids = {"actor_id": actor_id, "subject_id": subject_id, "session_id": session_id}
         log.info(
             "audit",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, select
+from psycopg.types.json import Jsonb
+from sqlalchemy import ColumnElement, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +13,7 @@ from services.auth.models.audit import AuditEvent, AuditEventTable, AuditType
 from services.kit.filters import Filter, choice, moment, text, uuid
 from services.kit.listing import NewestFirst
 from services.kit.pages import Page, PageRequest
+from services.kit.prepared import Prepared
 
 FILTER = Filter(
     {
@@ -27,6 +29,7 @@ FILTER = Filter(
 
 _EVENT = tuple(getattr(AuditEventTable, name) for name in AuditEvent._fields)
 _LIST = NewestFirst(AuditEvent._make, _EVENT)
+_ADD_NEW = Prepared(insert(AuditEventTable).values({name: bindparam(name) for name in AuditEvent._fields}))
 
 
 class AuditEvents:
@@ -34,6 +37,10 @@ class AuditEvents:
 
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
+
+    async def add_new(self, event: AuditEvent) -> None:
+        """Store an event whose id nobody knows yet."""
+        await _ADD_NEW.run(self._tx, event._asdict() | {"details": Jsonb(event.details)})
 
     async def add(self, events: Sequence[AuditEvent]) -> set[UUID]:
         """Store events; those whose ids are known already are passed over. The ids of the others."""

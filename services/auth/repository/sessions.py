@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.models.sessions import RefreshToken, RefreshTokenTable, Session, SessionTable
 from services.kit.listing import NewestFirst
 from services.kit.origin import Origin
 from services.kit.pages import Page, PageRequest
+from services.kit.prepared import Prepared
 
 _SESSION = tuple(SessionTable.__table__.columns[name] for name in Session._fields)
 _TOKEN = tuple(RefreshTokenTable.__table__.columns[name] for name in RefreshToken._fields)
@@ -21,6 +22,28 @@ _LIST = NewestFirst(
     SessionTable.user_id == bindparam("user_id"),
     SessionTable.revoke_time.is_(None),
     SessionTable.expire_time > bindparam("now"),
+)
+_now = bindparam("now", type_=TIMESTAMP(timezone=True))
+_LIVE = (
+    SessionTable.user_id == bindparam("whose"),
+    SessionTable.revoke_time.is_(None),
+    SessionTable.expire_time > _now,
+)
+_SURPLUS = (
+    select(SessionTable.id)
+    .where(*_LIVE)
+    .order_by(SessionTable.last_use_time.desc(), SessionTable.id.desc())
+    .offset(bindparam("kept"))
+)
+_END_LEAST_USED = Prepared(
+    update(SessionTable)
+    .where(SessionTable.id.in_(_SURPLUS), SessionTable.revoke_time.is_(None))
+    .values(revoke_time=_now)
+    .returning(SessionTable.id)
+)
+_ADD = Prepared(insert(SessionTable).values({name: bindparam(name) for name in Session._fields}))
+_ADD_TOKEN = Prepared(
+    insert(RefreshTokenTable).values({name: bindparam(name) for name in ("token_hash", "session_id", "create_time")})
 )
 
 
@@ -32,7 +55,7 @@ class Sessions:
 
     async def add(self, session: Session) -> None:
         """Store a session."""
-        await self._tx.execute(insert(SessionTable).values(**session._asdict()))
+        await _ADD.run(self._tx, session._asdict())
 
     async def get(self, session_id: UUID) -> Session | None:
         """The session with this id."""
@@ -54,9 +77,7 @@ class Sessions:
 
     async def add_token(self, token_hash: bytes, session_id: UUID, now: datetime) -> None:
         """Store a refresh token that is given out."""
-        await self._tx.execute(
-            insert(RefreshTokenTable).values(token_hash=token_hash, session_id=session_id, create_time=now)
-        )
+        await _ADD_TOKEN.run(self._tx, {"token_hash": token_hash, "session_id": session_id, "create_time": now})
 
     async def is_exchanged(self, token_hash: bytes) -> bool:
         """Whether this refresh token has been exchanged."""
@@ -85,25 +106,19 @@ class Sessions:
         self, user_id: UUID, now: datetime, *, only: UUID | None = None, but: UUID | None = None
     ) -> Sequence[UUID]:
         """End a user's sessions, `only` one, or all `but` one; those that had neither ended nor expired yet."""
-        statement = update(SessionTable).where(*_live(user_id, now))
+        statement = update(SessionTable).where(*_LIVE)
         if only is not None:
             statement = statement.where(SessionTable.id == only)
         if but is not None:
             statement = statement.where(SessionTable.id != but)
-        ended = await self._tx.execute(statement.values(revoke_time=now).returning(SessionTable.id))
+        statement = statement.values(revoke_time=_now)
+        ended = await self._tx.execute(statement.returning(SessionTable.id), {"whose": user_id, "now": now})
         return ended.scalars().all()
 
     async def end_least_used(self, user_id: UUID, now: datetime, *, kept: int) -> Sequence[UUID]:
         """End a user's live sessions but for so many that were used last; which."""
-        surplus = (
-            select(SessionTable.id)
-            .where(*_live(user_id, now))
-            .order_by(SessionTable.last_use_time.desc(), SessionTable.id.desc())
-            .offset(kept)
-        )
-        statement = update(SessionTable).where(SessionTable.id.in_(surplus), SessionTable.revoke_time.is_(None))
-        ended = await self._tx.execute(statement.values(revoke_time=now).returning(SessionTable.id))
-        return ended.scalars().all()
+        ended = await _END_LEAST_USED.all(self._tx, {"whose": user_id, "now": now, "kept": kept})
+        return [session_id for (session_id,) in ended]
 
     async def delete_exchanged_tokens(self, before: datetime) -> int:
         """Remove refresh tokens that were used up before a time; how many. Presented again they are unknown."""
@@ -113,7 +128,3 @@ class Sessions:
     async def delete_expired(self, before: datetime) -> int:
         """Remove sessions that expired before a time, and their tokens; how many."""
         return (await self._tx.execute(delete(SessionTable).where(SessionTable.expire_time < before))).rowcount
-
-
-def _live(user_id: UUID, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return SessionTable.user_id == user_id, SessionTable.revoke_time.is_(None), SessionTable.expire_time > now

@@ -3,17 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import ColumnElement, Interval, case, delete, func, literal, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    LargeBinary,
+    any_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.models.users import Throttle, ThrottleTable
+from services.kit.prepared import Prepared
 
 _COLUMNS = ThrottleTable.__table__.columns
 _THROTTLE = tuple(_COLUMNS[name] for name in Throttle._fields)
 _MOST_DOUBLINGS = 20
 _FOR_EVER = timedelta(days=36_500)
+_GET = Prepared(select(*_THROTTLE).where(ThrottleTable.key == bindparam("which")))
+_CLEAR = Prepared(delete(ThrottleTable).where(ThrottleTable.key == any_(bindparam("keys", type_=ARRAY(LargeBinary)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,7 @@ class Throttles:
 
     async def get(self, key: bytes) -> Throttle | None:
         """What was counted."""
-        row = (await self._tx.execute(select(*_THROTTLE).where(ThrottleTable.key == key))).one_or_none()
+        row = await _GET.first(self._tx, {"which": key})
         return None if row is None else Throttle(*row)
 
     async def count(self, key: bytes, now: datetime, limits: Limits, *, whatever: bool = False) -> bool:
@@ -49,25 +65,7 @@ class Throttles:
 
         It is one statement, so that attempts at once, in whatever processes, are counted one after the other.
         """
-        before: ColumnElement[int] = _COLUMNS.failures
-        if limits.memory is not None:
-            before = case((ThrottleTable.last_failure_time <= now - limits.memory, 0), else_=before)
-        # Another process, or another call of this one, may have counted with a time that is later than this.
-        allowed = (before < limits.free) | (ThrottleTable.retry_time <= now)
-        first = insert(ThrottleTable).values(
-            key=key, failures=1, last_failure_time=now, retry_time=literal(now) + _delay(literal(1), limits)
-        )
-        statement = first.on_conflict_do_update(
-            index_elements=["key"],
-            set_={
-                "failures": before + 1,
-                "last_failure_time": now,
-                "retry_time": literal(now) + _delay(before + 1, limits),
-            },
-            where=None if whatever else allowed,
-        )
-        counted = await self._tx.execute(statement.returning(ThrottleTable.failures))
-        return counted.scalar_one_or_none() is not None
+        return await _counting(limits, whatever=whatever).first(self._tx, {"which": key, "now": now}) is not None
 
     async def take_back(self, key: bytes, counted: datetime, last_failure_time: datetime) -> None:
         """Count one less. If none was counted since, all is as before: an attempt is allowed at once."""
@@ -81,12 +79,32 @@ class Throttles:
 
     async def clear(self, keys: Sequence[bytes]) -> None:
         """Forget what was counted under these keys."""
-        await self._tx.execute(delete(ThrottleTable).where(ThrottleTable.key.in_(keys)))
+        await _CLEAR.run(self._tx, {"keys": list(keys)})
 
     async def delete_older(self, before: datetime) -> int:
         """Remove counters that changed last before a time, but for those that allow no attempt any more; how many."""
         is_old = (ThrottleTable.last_failure_time < before) & (ThrottleTable.retry_time < before)
         return (await self._tx.execute(delete(ThrottleTable).where(is_old))).rowcount
+
+
+@cache
+def _counting(limits: Limits, *, whatever: bool) -> Prepared:
+    """The statement of `count`, which is expensive to put together; there are as many as there are limits."""
+    now = bindparam("now", type_=TIMESTAMP(timezone=True))
+    before: ColumnElement[int] = _COLUMNS.failures
+    if limits.memory is not None:
+        before = case((ThrottleTable.last_failure_time <= now - literal(limits.memory, Interval), 0), else_=before)
+    # Another process, or another call of this one, may have counted with a time that is later than this.
+    allowed = (before < limits.free) | (ThrottleTable.retry_time <= now)
+    first = insert(ThrottleTable).values(
+        key=bindparam("which"), failures=1, last_failure_time=now, retry_time=now + _delay(literal(1), limits)
+    )
+    statement = first.on_conflict_do_update(
+        index_elements=["key"],
+        set_={"failures": before + 1, "last_failure_time": now, "retry_time": now + _delay(before + 1, limits)},
+        where=None if whatever else allowed,
+    )
+    return Prepared(statement.returning(ThrottleTable.failures))
 
 
 def _delay(failures: ColumnElement[int], limits: Limits) -> ColumnElement[timedelta]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +15,10 @@ from services.kit.prepared import Prepared
 
 _USER = tuple(UserTable.__table__.columns[name] for name in User._fields)
 
+_BY_ID = select(*_USER).where(UserTable.id == bindparam("user_id"))
+_GET = Prepared(_BY_ID)
+_LOCK = Prepared(_BY_ID.with_for_update(key_share=True))
+_FIND = Prepared(select(*_USER).where(UserTable.email_key == bindparam("email_key")))
 _IS_LIVE = (
     select(SessionTable.id)
     .where(
@@ -42,15 +46,15 @@ class Users:
 
     async def by_email(self, email_key: str) -> User | None:
         """The user with this address."""
-        return await self._one(select(*_USER).where(UserTable.email_key == email_key))
+        return await self._one(_FIND, email_key=email_key)
 
     async def by_id(self, user_id: UUID) -> User | None:
         """The user with this id."""
-        return await self._one(select(*_USER).where(UserTable.id == user_id))
+        return await self._one(_GET, user_id=user_id)
 
     async def by_id_for_update(self, user_id: UUID) -> User | None:
         """The same, locked until the transaction ends."""
-        return await self._one(select(*_USER).where(UserTable.id == user_id).with_for_update(key_share=True))
+        return await self._one(_LOCK, user_id=user_id)
 
     async def update(self, user_id: UUID, changes: Mapping[str, Any], now: datetime) -> User:
         """Set columns of a user that is locked: its next revision."""
@@ -71,6 +75,6 @@ class Users:
         found = await _WITH_SESSION.first(self._tx, {"user_id": user_id, "session_id": session_id, "now": now})
         return (None, False) if found is None else (User(*found[:-1]), found[-1])
 
-    async def _one(self, statement: Select[*tuple[Any, ...]]) -> User | None:
-        row = (await self._tx.execute(statement)).one_or_none()
+    async def _one(self, statement: Prepared, **values: Any) -> User | None:
+        row = await statement.first(self._tx, values)
         return None if row is None else User(*row)
