@@ -23,6 +23,7 @@ T = TypeVar("T")
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 TURNS_AHEAD = 2
 RETRY_SECONDS = (0.5, 2.5)
+REFUSE_SECONDS = (0.05, 0.25)
 HASHING_NICENESS = 10
 _CONTEXT = CryptContext(
     schemes=["argon2"],
@@ -69,6 +70,8 @@ class Passwords:
         most half of the places, so that those who have an account find some.
         """
         if self._places >= self._most or (of_stranger and self._places_of_strangers >= self._most // 2):
+            # A refusal costs the event loop as much as an answer: those of a burst let the calls behind them pass.
+            await asyncio.sleep(random.uniform(*REFUSE_SECONDS))  # noqa: S311  # no secret
             # Not the same for all who came together: they would come together again.
             raise Overloaded(retry_after=timedelta(seconds=random.uniform(*RETRY_SECONDS)))  # noqa: S311  # no secret
         self._places += 1
