@@ -11,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from parley.agent.v1 import agent_service_pb2 as agent
+from parley.agent.v1 import execution_service_pb2 as execution
 from parley.auth.v1 import auth_service_pb2 as auth
 from parley.auth.v1 import user_service_pb2 as users
 from parley.chat.v1 import chat_service_pb2 as chat
@@ -38,6 +39,9 @@ class Belongings:
         request = agent.DeleteAgentRequest(id=agent_id)
         await self._stage.call("parley.agent.v1.AgentService/DeleteAgent", [request], self.user.metadata)
         return agent_id
+
+    async def execution_id(self) -> str:
+        return str((await self._made("parley.agent.v1.ExecutionService/CreateExecution", self.user)).execution.id)
 
     async def file_id(self) -> str:
         return str((await self._made("parley.file.v1.FileService/UploadFile", self.user)).file.id)
@@ -234,6 +238,18 @@ _AGENT: dict[str, Request] = {
     "ListAgentRevisions": at(lambda agent_id: agent.ListAgentRevisionsRequest(id=agent_id), Belongings.agent_id),
     "RollbackAgent": at(lambda agent_id: agent.RollbackAgentRequest(id=agent_id, revision=1), Belongings.agent_id),
 }
+_EXECUTION: dict[str, Request] = {
+    "CreateExecution": at(
+        lambda agent_id: execution.CreateExecutionRequest(agent_id=agent_id, input="hello"), Belongings.agent_id
+    ),
+    "RunExecution": at(
+        lambda agent_id: execution.RunExecutionRequest(agent_id=agent_id, input="hello"), Belongings.agent_id
+    ),
+    "WatchExecution": at(lambda id_: execution.WatchExecutionRequest(id=id_), Belongings.execution_id),
+    "GetExecution": at(lambda id_: execution.GetExecutionRequest(id=id_), Belongings.execution_id),
+    "ListExecutions": plain(lambda _: execution.ListExecutionsRequest()),
+    "CancelExecution": at(lambda id_: execution.CancelExecutionRequest(id=id_), Belongings.execution_id),
+}
 _FILE: dict[str, Request] = {
     "GetUploadLimits": plain(lambda _: file.GetUploadLimitsRequest()),
     "UploadFile": plain(lambda _: _upload(file.UploadFileRequest)),
@@ -264,6 +280,7 @@ REQUESTS: dict[str, Request] = {
         ("auth.v1.AuthService", _AUTH),
         ("auth.v1.UserService", _USERS),
         ("agent.v1.AgentService", _AGENT),
+        ("agent.v1.ExecutionService", _EXECUTION),
         ("file.v1.FileService", _FILE),
         ("chat.v1.ChatService", _CHAT),
     )

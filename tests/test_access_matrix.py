@@ -22,6 +22,7 @@ MEANING = {
     "unknown": (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"),
     "refused": (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED"),
     "no-agent": (grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"),
+    "no-run": (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"),
     "no-file": (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND"),
     "no-session": (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
     "no-member": (grpc.StatusCode.FAILED_PRECONDITION, "NOT_A_MEMBER"),
@@ -74,6 +75,12 @@ agent.AgentService/DeleteAgent              unknown    ok         no-agent    re
 agent.AgentService/UndeleteAgent            unknown    ok         no-agent    refused    refused    no-agent
 agent.AgentService/ListAgentRevisions       unknown    ok         no-agent    refused    refused    no-agent
 agent.AgentService/RollbackAgent            unknown    ok         no-agent    refused    refused    no-agent
+agent.ExecutionService/CreateExecution      unknown    ok         no-agent    refused    refused    no-agent
+agent.ExecutionService/RunExecution         unknown    ok         no-agent    refused    refused    no-agent
+agent.ExecutionService/WatchExecution       unknown    ok         no-run      refused    refused    no-run
+agent.ExecutionService/GetExecution         unknown    ok         no-run      refused    refused    no-run
+agent.ExecutionService/ListExecutions       unknown    ok         ok          refused    refused    ok
+agent.ExecutionService/CancelExecution      unknown    ok         no-run      refused    refused    no-run
 file.FileService/GetUploadLimits            unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFile                 unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFiles                unknown    ok         ok          refused    refused    ok

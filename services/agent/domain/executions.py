@@ -192,6 +192,7 @@ def _begun(user_id: UUID, agent: Agent, draft: ExecutionDraft, now: datetime) ->
         last_sequence=1,
         attempt=0,
         create_time=now,
+        update_time=now,
     )
 
 

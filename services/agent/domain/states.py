@@ -114,8 +114,7 @@ class States:
         for execution in changed:
             state = State(execution.state)
             body = StateChanged(state, execution.failure)
-            moment = execution.end_time or self._clock()
-            event = Event(execution.id, execution.last_sequence, execution.attempt, moment, body)
+            event = Event(execution.id, execution.last_sequence, execution.attempt, execution.update_time, body)
             self._events.publish(execution.id, [event])
             if state == State.CANCELLING:
                 self._bus.hint(cancel_topic(execution.id), execution.last_sequence)

@@ -55,6 +55,7 @@ def to_execution(execution: Execution) -> pb2.Execution:
         last_sequence=execution.last_sequence,
         attempt=execution.attempt,
         create_time=to_timestamp(execution.create_time),
+        update_time=to_timestamp(execution.update_time),
         start_time=to_optional_timestamp(execution.start_time),
         end_time=to_optional_timestamp(execution.end_time),
     )

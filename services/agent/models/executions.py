@@ -73,6 +73,7 @@ class ExecutionTable(Base):
     has_events: Mapped[bool]
     lease_expire_time: Mapped[datetime | None]
     create_time: Mapped[datetime]
+    update_time: Mapped[datetime]
     start_time: Mapped[datetime | None]
     end_time: Mapped[datetime | None]
     request_id: Mapped[UUID | None]
@@ -136,6 +137,7 @@ class Execution(NamedTuple):
     last_sequence: int
     attempt: int
     create_time: datetime
+    update_time: datetime
     start_time: datetime | None = None
     end_time: datetime | None = None
 

@@ -79,7 +79,7 @@ def told(changed: CTE) -> Insert:
             changed.c.attempt,
             literal_column(f"'{StateChanged.kind}'"),
             data,
-            bindparam("now", type_=EventTable.create_time.type),
+            changed.c.update_time,
         ),
     )
 
@@ -166,7 +166,6 @@ class ExecutionRows:
             "lease_expire_time": None,
             "unwatched_for": unwatched_for,
             "limit": limit,
-            "now": execution.create_time,
         }
         return await _INSERT_IF_ROOM.first(self._tx, values) is not None
 
@@ -215,10 +214,10 @@ class ExecutionRows:
 
     async def change(self, now: datetime, *conditions: ColumnElement[bool], **values: Any) -> Sequence[Execution]:
         """Change executions that meet conditions and tell so in an event of each; as they are then."""
-        values["last_sequence"] = ExecutionTable.last_sequence + 1
+        values |= {"last_sequence": ExecutionTable.last_sequence + 1, "update_time": now}
         changed = update(ExecutionTable).where(*conditions).values(values).returning(*COLUMNS).cte("changed")
         statement = select(*changed.c).add_cte(told(changed).cte("told"))
-        return [Execution._make(row) for row in await self._tx.execute(statement, {"now": now})]
+        return [Execution._make(row) for row in await self._tx.execute(statement)]
 
     async def earlier(self, execution: Execution, limit: int) -> Sequence[Exchange]:
         """The last executions of the same conversation before this one that have ended with an answer, newest first."""

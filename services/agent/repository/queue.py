@@ -119,6 +119,7 @@ _ended = (
         input_tokens=func.coalesce(_given.c.input_tokens, ExecutionTable.input_tokens),
         output_tokens=func.coalesce(_given.c.output_tokens, ExecutionTable.output_tokens),
         lease_expire_time=None,
+        update_time=bindparam("now", type_=ExecutionTable.update_time.type),
         end_time=bindparam("now", type_=ExecutionTable.end_time.type),
         last_sequence=ExecutionTable.last_sequence + 1,
     )

@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("has_events", sa.Boolean, nullable=False, comment="Until they are removed, long after its end."),
         sa.Column("lease_expire_time", TIME, comment="Renewed by the process that runs it."),
         sa.Column("create_time", TIME, nullable=False),
+        sa.Column("update_time", TIME, nullable=False, comment="When it came into its state."),
         sa.Column("start_time", TIME),
         sa.Column("end_time", TIME),
         sa.Column("request_id", UUID, comment="What the caller named the creation."),

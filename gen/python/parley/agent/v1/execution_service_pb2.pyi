@@ -231,6 +231,7 @@ class Execution(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     user_id: _builtins.str
@@ -281,6 +282,10 @@ class Execution(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; unset until then."""
 
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it came into its state."""
+
     def __init__(
         self,
         *,
@@ -302,10 +307,11 @@ class Execution(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "attempt", b"attempt", "budget", b"budget", "conversation_id", b"conversation_id", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "file_ids", b"file_ids", "id", b"id", "input", b"input", "last_sequence", b"last_sequence", "on_disconnect", b"on_disconnect", "output", b"output", "start_time", b"start_time", "state", b"state", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "attempt", b"attempt", "budget", b"budget", "conversation_id", b"conversation_id", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "file_ids", b"file_ids", "id", b"id", "input", b"input", "last_sequence", b"last_sequence", "on_disconnect", b"on_disconnect", "output", b"output", "start_time", b"start_time", "state", b"state", "update_time", b"update_time", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
