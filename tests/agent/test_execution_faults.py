@@ -25,7 +25,7 @@ from tests.agent.agent_process import AgentProcess, agent_process, until_serving
 from tests.agent.conftest import draft
 from tests.agent.runs import Transcript, channel_to, get, watch, watching
 from tests.auth.suite import eventually, sign_up, start
-from tests.support import Metadata
+from tests.support import Metadata, until
 
 RUNS = 20
 WORDS = 150
@@ -104,13 +104,13 @@ async def test_what_a_killed_process_was_running_is_run_again_and_said_once(scen
                 seen[id_].take(response)
 
     looking = [asyncio.create_task(look(id_)) for id_ in ids]
+    await until(lambda: all(transcript.output for transcript in seen.values()))
     doomed.kill()
     killed_at = monotonic()
     other.signal(signal.SIGCONT)
     for ended in await asyncio.gather(*looking, return_exceptions=True):
         assert isinstance(ended, grpc.aio.AioRpcError)
         assert ended.code() == grpc.StatusCode.UNAVAILABLE
-    assert all(transcript.output for transcript in seen.values())
     # Who watched goes on at the other process, where it left off.
     async with asyncio.timeout(60):
         await asyncio.gather(*(watch(on_other, id_, scene.metadata, seen[id_]) for id_ in ids))

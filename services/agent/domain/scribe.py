@@ -29,8 +29,8 @@ log = structlog.get_logger()
 
 GATHER_SECONDS = 0.03
 """How long a text waits for others. With the commit, followers have it within 50 ms on a machine that is not busy."""
-MOST_GATHER_SECONDS = 0.3
-GATHER_PER_ROUND = 2.0
+MOST_GATHER_SECONDS = 0.15
+GATHER_PER_ROUND = 0.5
 """How much longer it waits than the last round took, so that a busy process tells more at a time, and not later."""
 TOLD_AT_A_TIME = 20
 """Then others have their turn: the event loop takes one new call in each of its rounds, so that these must be short."""
