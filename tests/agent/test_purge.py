@@ -10,13 +10,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import text
 
 from parley.agent.v1 import agent_service_pb2 as pb2
+from parley.agent.v1 import execution_service_pb2 as execution_pb2
 from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
+from parley.agent.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.agent.jobs import PURGE_DELETED_AGENTS, PURGE_USER
 from services.agent.settings import AgentJobSettings
 from services.agent.wiring import open_agent_jobs
 from services.kit.database import Database
 from services.kit.jobs import JobName
 from tests.agent.conftest import Create
+from tests.agent.runs import run, watch
 
 RunJob = Callable[..., Awaitable[None]]
 
@@ -26,6 +29,8 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few at a time that every job takes several transactions."""
     monkeypatch.setattr("services.agent.domain.purge.AGENTS_AT_A_TIME", 2)
     monkeypatch.setattr("services.agent.domain.purge.REVISIONS_AT_A_TIME", 3)
+    monkeypatch.setattr("services.agent.domain.purge.EXECUTIONS_AT_A_TIME", 2)
+    monkeypatch.setattr("services.agent.domain.purge.EVENTS_AT_A_TIME", 5)
 
 
 @pytest.fixture
@@ -71,6 +76,26 @@ async def test_all_agents_of_the_user_go_with_their_revisions_and_no_others(
     await run_job(PURGE_USER, user_id=str(as_user.id("ann")))
     assert await rows(database, "SELECT id FROM agent.agents") == [kept.id]
     assert await rows(database, "SELECT agent_id FROM agent.revisions") == [kept.id] * 2
+
+
+async def test_agents_go_with_their_executions_whatever_these_are_doing(
+    executions: ExecutionServiceStub, create: Create, as_user: Any, database: Database, run_job: RunJob
+) -> None:
+    ann, bob = as_user("ann"), as_user("bob")
+    theirs = [await create(ann) for _ in range(3)]
+    for agent in theirs:
+        for said in ("a word", "many words that take their time to be said " * 100):
+            request = execution_pb2.CreateExecutionRequest(agent_id=agent.id, input=said)
+            await executions.CreateExecution(request, metadata=ann)
+    kept, told = await run(executions, bob, agent_id=(await create(bob)).id, input="bob's own words")
+    await run_job(PURGE_USER, user_id=str(as_user.id("ann")))
+    assert await rows(database, "SELECT user_id FROM agent.agents") == [str(as_user.id("bob"))]
+    assert await rows(database, "SELECT id FROM agent.executions") == [kept.id]
+    assert await rows(database, "SELECT DISTINCT execution_id FROM agent.execution_events") == [kept.id]
+    assert (await watch(executions, kept.id, bob)).events == told.events
+    # What was running is noticed to be gone, and its place is free again.
+    _, told = await run(executions, bob, agent_id=(await create(bob)).id, input="and more")
+    assert told.text == "and more"
 
 
 async def test_deleted_agents_go_when_their_time_is_over_and_no_others(

@@ -1,4 +1,4 @@
-"""The third chapter: files."""
+"""The fourth chapter: files."""
 
 import os
 from collections.abc import Iterator

@@ -4,7 +4,7 @@ import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from services.cli.demo import account, agents, files, identity, rooms
+from services.cli.demo import account, agents, files, identity, rooms, runs
 from services.cli.demo.mailbox import open_mailbox
 from services.cli.demo.steps import Steps
 from services.cli.demo.suite import Addresses, Suite
@@ -18,6 +18,7 @@ async def travel(addresses: Addresses, steps: Steps, mails: Path, smtp_listen: s
         run = uuid.uuid4().hex[:12]
         ann, bob = await identity.arrive(suite, steps, mailbox, run)
         await agents.manage(suite, steps, ann, bob)
+        await runs.work(suite, steps, ann, bob)
         await files.carry(suite, steps, ann, bob)
         await rooms.talk(suite, steps, ann, bob)
         await account.keep(suite, steps, mailbox, ann)

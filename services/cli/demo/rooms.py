@@ -1,4 +1,4 @@
-"""The fourth chapter: a room."""
+"""The fifth chapter: a room."""
 
 import uuid
 from contextlib import AsyncExitStack

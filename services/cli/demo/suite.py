@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
+from parley.agent.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from parley.chat.v1.chat_service_pb2_grpc import ChatServiceStub
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
@@ -68,6 +69,7 @@ class Suite:
 
     auth: AuthServiceStub
     agent: AgentServiceStub
+    executions: ExecutionServiceStub
     file: FileServiceStub
     chat: ChatServiceStub
 
@@ -83,9 +85,11 @@ class Suite:
                     raise NotRunning(f"{nothing_answers(address)}; start it with `make up`")
                 return opened
 
+            agent = await channel(addresses.agent)
             yield cls(
                 AuthServiceStub(await channel(addresses.auth)),
-                AgentServiceStub(await channel(addresses.agent)),
+                AgentServiceStub(agent),
+                ExecutionServiceStub(agent),
                 FileServiceStub(await channel(addresses.file)),
                 ChatServiceStub(await channel(addresses.chat)),
             )
