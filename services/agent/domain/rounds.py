@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -47,6 +48,7 @@ from services.agent.tools import ToolAnswer, ToolBox, Tools
 from services.agent.tools import ToolsUnavailable as NoSuchTools
 from services.agent.tools.names import tool_names
 from services.kit.database import Database
+from services.kit.follower import until_available
 
 log = structlog.get_logger()
 
@@ -80,14 +82,14 @@ class Rounds:
 
     async def run(self, execution: Execution, journal: Journal) -> None:
         """Answer an execution's input into the journal of the attempt. Raises RunFailure, and LeaseLost."""
-        async with self._db.read() as tx:
-            agent = await AgentRows(tx).get_revision(execution.agent_id, execution.agent_revision)
+        agent = await until_available(partial(self._find_agent, execution))
         if agent is None:  # The agent is being removed, and the execution with it.
             raise RunInterrupted
         provider = self._providers.provider_for(agent.model_name)
         if provider is None:  # There was one when the execution was created.
             raise ProviderUnavailable
-        turns = list(await read_turns(self._db, execution, takes_images=provider.takes_images))
+        read = partial(read_turns, self._db, execution, takes_images=provider.takes_images)
+        turns = list(await until_available(read))
         async with self._toolbox(agent.config) as box:
             answering = _Answering(provider, agent, journal, execution.max_tokens, box.specs)
             for _ in range(self._max_rounds):
@@ -96,6 +98,10 @@ class Rounds:
                     return
                 turns += [answer, await self._use(box, answer.tool_uses, journal)]
             raise TooManyToolRounds
+
+    async def _find_agent(self, execution: Execution) -> Revision | None:
+        async with self._db.read() as tx:
+            return await AgentRows(tx).get_revision(execution.agent_id, execution.agent_revision)
 
     @asynccontextmanager
     async def _toolbox(self, config: Mapping[str, Any]) -> AsyncIterator[ToolBox]:
