@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from math import inf
+from time import monotonic
 
 import structlog
 
@@ -30,6 +32,7 @@ class Keeper:
         self._scribe = scribe
         self._states = states
         self._limits = limits
+        self._away_at = -inf
 
     async def keep_for_ever(self) -> None:
         """Look after leases until cancelled."""
@@ -38,7 +41,7 @@ class Keeper:
                 try:
                     await duty()
                 except Unavailable:
-                    pass  # Nobody else can take anything either.
+                    self._away_at = monotonic()  # Nobody else can take anything either.
                 except Exception as error:  # noqa: BLE001  # without the next round, all executions of this process are lost
                     log.error("leases not looked after", duty=duty.__name__, fault=describe_fault(error))  # noqa: TRY400  # as all faults
             await asyncio.sleep(self._limits.heartbeat.total_seconds())
@@ -59,7 +62,12 @@ class Keeper:
                 run.break_off()
 
     async def _rescue(self) -> None:
-        """Let what a lost process was running begin again, or end it."""
+        """Let what a lost process was running begin again, or end it.
+
+        Not just after the database was away: then others could not say that they live, and are to have the time for it.
+        """
+        if monotonic() - self._away_at < self._limits.lease.total_seconds():
+            return
         while True:
             changed: list[Execution] = []
             async with self._db.transaction() as tx:
