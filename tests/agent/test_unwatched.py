@@ -16,6 +16,8 @@ from tests.agent.conftest import draft
 from tests.agent.runs import get, watch, watching
 from tests.support import Metadata
 
+pytestmark = pytest.mark.slow
+
 UNWATCHED_SECONDS = 1.2
 LONG = "many words that take their time to be said " * 100
 
