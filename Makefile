@@ -22,7 +22,7 @@ demo: setup ## Show it working: people, an agent, a file and a room
 	@exec $(BIN)/parley demo $(ARGS)
 
 test: setup ## Run the tests that are quick
-	@exec $(BIN)/python -m pytest --quiet -m "not slow" $(ARGS)
+	@exec $(BIN)/python -m pytest --quiet -m "not slow" --numprocesses auto --maxprocesses 4 $(ARGS)
 
 test-slow: setup ## Run the others: processes killed, crowds, the whole suite as people run it
 	@exec $(BIN)/python -m pytest --quiet -m slow $(ARGS)
