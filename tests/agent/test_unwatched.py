@@ -4,6 +4,7 @@ import asyncio
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 
 from parley.agent.v1 import error_reason_pb2 as reasons
@@ -12,8 +13,10 @@ from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
 from parley.agent.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.agent.settings import AgentSettings
 from services.agent.wiring import open_agent
+from services.kit.database import libpq_url
 from tests.agent.conftest import draft
 from tests.agent.runs import get, watch, watching
+from tests.auth.suite import eventually
 from tests.support import Metadata
 
 pytestmark = pytest.mark.slow
@@ -34,6 +37,21 @@ class Place:
         agent = (await self.agents.CreateAgent(draft(), metadata=self.ann)).agent
         request = pb2.CreateExecutionRequest(agent_id=agent.id, input=LONG, on_disconnect=on_disconnect)
         return (await self.executions.CreateExecution(request, metadata=self.ann)).execution.id
+
+    async def create_waiting(self) -> str:
+        """One that waits for another of its conversation."""
+        agent = (await self.agents.CreateAgent(draft(), metadata=self.ann)).agent
+        talk = "01900000-0000-7000-8000-000000000002"
+        first = pb2.CreateExecutionRequest(agent_id=agent.id, input=LONG, conversation_id=talk)
+        await self.executions.CreateExecution(first, metadata=self.ann)
+        second = pb2.CreateExecutionRequest(
+            agent_id=agent.id,
+            input="next",
+            conversation_id=talk,
+            overlap=pb2.OVERLAP_QUEUE,
+            on_disconnect=pb2.ON_DISCONNECT_CANCEL,
+        )
+        return (await self.executions.CreateExecution(second, metadata=self.ann)).execution.id
 
     async def state_of(self, id_: str) -> Any:
         return (await get(self.executions, id_, self.ann)).state
@@ -72,6 +90,51 @@ async def test_who_comes_back_in_time_keeps_it_going(place: Place) -> None:
     assert await place.state_of(id_) == pb2.EXECUTION_STATE_RUNNING
 
 
+async def test_who_leaves_has_the_whole_time_to_come_back_whenever_it_is(place: Place, database_url: str) -> None:
+    id_ = await place.create()
+    left = []
+    async with (
+        watching(place.executions, id_, place.ann) as call,
+        await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as connection,
+    ):
+        await call.read()
+        await call.read()
+        looks_until = monotonic() + UNWATCHED_SECONDS
+        while monotonic() < looks_until:
+            rows = await connection.execute(
+                "SELECT extract(epoch FROM watch_expire_time - clock_timestamp()) FROM agent.executions"
+            )
+            found = await rows.fetchone()
+            assert found is not None
+            left.append(float(found[0]))
+            await asyncio.sleep(0.02)
+    assert min(left) >= UNWATCHED_SECONDS
+
+
+async def test_who_comes_back_at_the_last_moment_is_in_time(place: Place, database_url: str) -> None:
+    id_ = await place.create_waiting()
+    url = libpq_url(database_url)
+    async with (
+        await psycopg.AsyncConnection.connect(url) as returning,
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as looking,
+    ):
+        await returning.execute("SELECT FROM agent.executions WHERE id = %s FOR UPDATE", (id_,))
+
+        async def is_being_cancelled() -> bool:
+            found = await looking.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return await found.fetchone() is not None
+
+        await eventually(is_being_cancelled)
+        await returning.execute(
+            "UPDATE agent.executions SET watch_expire_time = now() + interval '1 minute' WHERE id = %s", (id_,)
+        )
+        await returning.commit()
+    await asyncio.sleep(1)
+    assert await place.state_of(id_) == pb2.EXECUTION_STATE_QUEUED
+
+
 async def test_others_go_on_though_nobody_watches(place: Place) -> None:
     id_ = await place.create(pb2.ON_DISCONNECT_UNSPECIFIED)
     await asyncio.sleep(UNWATCHED_SECONDS * 2)
@@ -79,18 +142,7 @@ async def test_others_go_on_though_nobody_watches(place: Place) -> None:
 
 
 async def test_what_waits_is_given_up_as_well(place: Place) -> None:
-    agent = (await place.agents.CreateAgent(draft(), metadata=place.ann)).agent
-    talk = "01900000-0000-7000-8000-000000000002"
-    first = pb2.CreateExecutionRequest(agent_id=agent.id, input=LONG, conversation_id=talk)
-    await place.executions.CreateExecution(first, metadata=place.ann)
-    second = pb2.CreateExecutionRequest(
-        agent_id=agent.id,
-        input="next",
-        conversation_id=talk,
-        overlap=pb2.OVERLAP_QUEUE,
-        on_disconnect=pb2.ON_DISCONNECT_CANCEL,
-    )
-    id_ = (await place.executions.CreateExecution(second, metadata=place.ann)).execution.id
+    id_ = await place.create_waiting()
     await asyncio.sleep(UNWATCHED_SECONDS + 1)
     kept = await get(place.executions, id_, place.ann)
     assert kept.state == pb2.EXECUTION_STATE_CANCELLED

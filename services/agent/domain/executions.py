@@ -76,9 +76,9 @@ class Executions:
                     return before
         agent = await self._agents.get_agent(user_id, draft.agent_id)
         files = await self._check(agent, draft)
-        execution = _begun(user_id, agent, draft, self._clock())
         async with self._scope(user_id, draft) as tx:
             rows = ExecutionRows(tx)
+            execution = _begun(user_id, agent, draft, self._clock())  # Within its turn: ids are a conversation's order.
             if draft.conversation_id and (before := await self._created(rows, user_id, request_id, digest)):
                 return before  # Or it would be in its own way.
             replaced = await self._make_way(tx, user_id, draft)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from services.agent.errors import InputFileRefused
 from services.agent.input_files import FileMissing, FileTooLarge, InputFiles
-from services.agent.models.executions import Execution, InputFile
+from services.agent.models.executions import Exchange, Execution, InputFile
 from services.agent.providers import AssistantTurn, Image, Turn, UserTurn
 from services.agent.repository.executions import ExecutionRows
 from services.kit.database import Database
@@ -15,6 +15,7 @@ MAX_TEXT_FILE_BYTES = 512 * 1024
 MAX_IMAGE_BYTES = 5 * 1024 * 1024
 MAX_EARLIER_EXCHANGES = 100
 MAX_EARLIER_CHARACTERS = 256 * 1024
+MAX_EARLIER_FILE_BYTES = 16 * 1024 * 1024
 
 TEXT = "text/plain"
 
@@ -65,7 +66,14 @@ async def read_turns(db: Database, execution: Execution, *, takes_images: bool) 
     """The conversation that an execution goes on with, as far back as it fits, and what the user says now."""
     async with db.read() as tx:
         rows = ExecutionRows(tx)
-        earlier = await rows.earlier(execution, MAX_EARLIER_EXCHANGES) if execution.conversation_id else ()
+        earlier: Sequence[Exchange] = ()
+        if execution.conversation_id:
+            earlier = await rows.earlier(
+                execution,
+                MAX_EARLIER_EXCHANGES,
+                characters=MAX_EARLIER_CHARACTERS,
+                file_bytes=MAX_EARLIER_FILE_BYTES,
+            )
         files = _by_execution(await rows.input_files([execution.id, *(exchange.id for exchange in earlier)]))
     turns: list[Turn] = [user_turn(execution.input, files.get(execution.id, ()), takes_images=takes_images)]
     characters = 0

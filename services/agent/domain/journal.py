@@ -49,7 +49,9 @@ class Journal:
         return self._characters > MAX_WAITING_CHARACTERS
 
     def write_text(self, text: str) -> None:
-        """The answer goes on with this text."""
+        """The answer goes on with this text. Of an attempt that has lost its execution, nothing is written any more."""
+        if self.lost:
+            return
         self._parts.append(text)
         last = self._waiting[-1][1] if self._waiting else None
         if isinstance(last, TextDelta) and len(last.text) < MAX_DELTA_CHARACTERS:
@@ -61,6 +63,8 @@ class Journal:
 
     def write(self, body: Body) -> None:
         """Something else has happened."""
+        if self.lost:
+            return
         if isinstance(body, UsageChanged):
             self.usage = body
         self._waiting.append((self._clock(), body))
@@ -80,8 +84,8 @@ class Journal:
         return Batch(self.execution_id, self.attempt, self.appended, events)
 
     def stored(self, batch: Batch) -> bool:
-        """A batch is stored; whether more was written in the meantime."""
-        self.appended += len(batch.events)
+        """A batch is stored, which may be said twice; whether more was written in the meantime."""
+        self.appended = batch.appended + len(batch.events)
         if not self._waiting:
             self._settled.set()
         return bool(self._waiting)

@@ -11,7 +11,7 @@ from services.agent.domain.states import States
 from services.agent.errors import Abandoned
 from services.agent.models.executions import Execution, State
 from services.agent.repository.executions import among
-from services.agent.repository.queue import QueueRows
+from services.agent.repository.queue import IS_UNWATCHED, QueueRows
 from services.kit.database import Database
 from services.kit.errors import Unavailable
 from services.kit.faults import describe_fault
@@ -76,7 +76,9 @@ class Keeper:
             unwatched = await QueueRows(tx).unwatched(AT_A_TIME)
         if unwatched:
             async with self._db.transaction() as tx:
-                changed = await self._states.cancel(tx, among(unwatched), because=Abandoned())
+                # Somebody may have come back since they were found.
+                which = (*among(unwatched), IS_UNWATCHED)
+                changed = await self._states.cancel(tx, which, because=Abandoned())
             self._tell(changed, "execution that nobody watches")
 
     def _tell(self, changed: Sequence[Execution], what: str) -> None:

@@ -1,7 +1,10 @@
 """What an attempt at an execution does: it asks the model, uses the tools that it wants, and asks again."""
 
+import json
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -47,10 +50,16 @@ from services.agent.tools import ToolAnswer, ToolBox, Tools
 from services.agent.tools import ToolsUnavailable as NoSuchTools
 from services.agent.tools.names import tool_names
 from services.kit.database import Database
+from services.kit.follower import until_available
 
 log = structlog.get_logger()
 
 MAX_OUTPUT_BYTES = 1024 * 1024
+MAX_TOOL_USE_BYTES = 256 * 1024
+"""As JSON, of all tools that an answer wants. As a Struct, that is far below the 4 MiB that a gRPC client takes."""
+MAX_ARGUMENTS_DEPTH = 32
+"""A message that is nested deeper than 100 levels cannot be read, and a level of JSON is two or three of those."""
+MAX_NAME_SAID = 64
 
 _FAULTS: Mapping[Fault, type[RunFailure]] = {
     Fault.UNAVAILABLE: ProviderUnavailable,
@@ -80,14 +89,14 @@ class Rounds:
 
     async def run(self, execution: Execution, journal: Journal) -> None:
         """Answer an execution's input into the journal of the attempt. Raises RunFailure, and LeaseLost."""
-        async with self._db.read() as tx:
-            agent = await AgentRows(tx).get_revision(execution.agent_id, execution.agent_revision)
+        agent = await until_available(partial(self._find_agent, execution))
         if agent is None:  # The agent is being removed, and the execution with it.
             raise RunInterrupted
         provider = self._providers.provider_for(agent.model_name)
         if provider is None:  # There was one when the execution was created.
             raise ProviderUnavailable
-        turns = list(await read_turns(self._db, execution, takes_images=provider.takes_images))
+        read = partial(read_turns, self._db, execution, takes_images=provider.takes_images)
+        turns = list(await until_available(read))
         async with self._toolbox(agent.config) as box:
             answering = _Answering(provider, agent, journal, execution.max_tokens, box.specs)
             for _ in range(self._max_rounds):
@@ -96,6 +105,10 @@ class Rounds:
                     return
                 turns += [answer, await self._use(box, answer.tool_uses, journal)]
             raise TooManyToolRounds
+
+    async def _find_agent(self, execution: Execution) -> Revision | None:
+        async with self._db.read() as tx:
+            return await AgentRows(tx).get_revision(execution.agent_id, execution.agent_revision)
 
     @asynccontextmanager
     async def _toolbox(self, config: Mapping[str, Any]) -> AsyncIterator[ToolBox]:
@@ -108,7 +121,7 @@ class Rounds:
                 yield box
         except NoSuchTools as error:
             log.warning("tools are unavailable", why=str(error))
-            raise ToolsUnavailable(str(error)) from error
+            raise ToolsUnavailable(storable(str(error))) from error
 
     async def _use(self, box: ToolBox, uses: Sequence[ToolUse], journal: Journal) -> ToolTurn:
         """Use tools, once it is stored that they are used: they may have effects, and are not used a second time."""
@@ -168,15 +181,21 @@ class _Answering:
                 heard.deltas += 1
                 if left is not None and heard.deltas > left:  # A delta has a token at the least.
                     raise MaxTokensReached
-                if self._journal.size > MAX_OUTPUT_BYTES:
-                    raise OutputTooLarge
                 text = storable(piece.text)
-                heard.texts.append(text)
-                self._journal.write_text(text)
+                kept = _beginning(text, MAX_OUTPUT_BYTES - self._journal.size)
+                if kept:
+                    heard.texts.append(kept)
+                    self._journal.write_text(kept)
+                if len(kept) < len(text):
+                    raise OutputTooLarge
                 if self._journal.is_full or self._journal.lost:
                     await self._journal.settle()
             case ToolUse():
-                heard.uses.append(ToolUse(piece.id, piece.name, _storable_json(piece.arguments)))
+                use = ToolUse(storable(piece.id), storable(piece.name), _storable_object(piece.arguments))
+                heard.tool_use_bytes += len(json.dumps([use.id, use.name, use.arguments], ensure_ascii=False).encode())
+                if heard.tool_use_bytes > MAX_TOOL_USE_BYTES:
+                    raise ProviderFailure(Fault.GARBLED, "too much for tools in one answer")
+                heard.uses.append(use)
             case Usage():
                 heard.usage = piece
             case Stopped():
@@ -197,6 +216,7 @@ class _Heard:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.uses: list[ToolUse] = []
+        self.tool_use_bytes = 0
         self.deltas = 0
         self.usage: Usage | None = None
         self.stop = StopReason.END
@@ -209,7 +229,7 @@ class _NoTools:
 
     async def use(self, name: str, arguments: Mapping[str, Any]) -> ToolAnswer:  # noqa: ARG002  # as ToolBox has it
         """See ToolBox.use: a model may make up a tool."""
-        return ToolAnswer(f"there is no tool {name!r}", is_error=True)
+        return ToolAnswer(f"there is no tool {name[:MAX_NAME_SAID]!r}", is_error=True)
 
 
 def storable(text: str) -> str:
@@ -219,13 +239,27 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _storable_json(value: Any) -> Any:
+def _beginning(text: str, size: int) -> str:
+    """As much of a text as has at most this size in UTF-8."""
+    return text if 4 * len(text) <= size else text.encode()[:size].decode(errors="ignore")
+
+
+def _storable_object(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as PostgreSQL and a Struct take them. Raises ProviderFailure where they do not."""
+    return {storable(key): _storable_json(item, depth=2) for key, item in arguments.items()}
+
+
+def _storable_json(value: Any, depth: int) -> Any:
     match value:
+        case dict() | list() if depth > MAX_ARGUMENTS_DEPTH:
+            raise ProviderFailure(Fault.GARBLED, "arguments for a tool are nested too deep")
+        case int() | float() if not abs(value) <= sys.float_info.max:
+            raise ProviderFailure(Fault.GARBLED, "arguments for a tool hold a number that is too large")
         case str():
             return storable(value)
         case dict():
-            return {storable(key): _storable_json(item) for key, item in value.items()}
+            return {storable(key): _storable_json(item, depth + 1) for key, item in value.items()}
         case list():
-            return [_storable_json(item) for item in value]
+            return [_storable_json(item, depth + 1) for item in value]
         case _:
             return value

@@ -143,12 +143,16 @@ class Runner:
             )
         self._states.tell(taken)
         for execution in taken:
-            run = ActiveRun(execution, self._scribe.open(execution))
-            self._runs[execution.id] = run
-            task = asyncio.create_task(self._see_to_its_end(run), name=f"execution-{execution.id}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(execution)
         return bool(taken)
+
+    def _begin(self, execution: Execution) -> None:
+        if before := self._runs.get(execution.id):
+            before.lose()  # Another process has put it back, and this one has taken it again before it knew.
+        run = self._runs[execution.id] = ActiveRun(execution, self._scribe.open(execution))
+        task = asyncio.create_task(self._see_to_its_end(run), name=f"execution-{execution.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _see_to_its_end(self, run: ActiveRun) -> None:
         execution, journal = run.execution, run.journal
@@ -167,7 +171,8 @@ class Runner:
             raise
         finally:
             unsubscribe()
-            del self._runs[execution.id]
+            if self._runs[execution.id] is run:  # and not the attempt after it
+                del self._runs[execution.id]
             self._wake.set()
 
     async def _work(self, run: ActiveRun) -> Ending:

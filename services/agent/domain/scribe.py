@@ -55,7 +55,7 @@ class Scribe:
         self._states = states
         self._clock = clock
         self._news: dict[UUID, Journal] = {}
-        self._ends: dict[UUID, _End] = {}
+        self._ends: list[_End] = []
         self._something = asyncio.Event()
         self.storing = asyncio.Lock()
         """Held while many executions are changed at once, of which there is one at a time."""
@@ -69,7 +69,8 @@ class Scribe:
 
         None if the attempt has lost it, or it has ended already.
         """
-        end = self._ends[journal.execution_id] = _End(journal, ending)
+        end = _End(journal, ending)
+        self._ends.append(end)
         self._something.set()
         return await end.ended
 
@@ -82,10 +83,10 @@ class Scribe:
             self._something.clear()
             began = monotonic()
             taken, self._news = self._news, {}
-            ends, self._ends = self._ends, {}
+            ends, self._ends = self._ends, []
             batches = [journal.take() for journal in taken.values() if not journal.lost]
             await self._store_somehow({batch.execution_id: (taken[batch.execution_id], batch) for batch in batches})
-            await self._end_somehow(list(ends.values()))
+            await self._end_somehow(ends)
             await asyncio.sleep(0)  # Those who were told have their turn now, which belongs to the round.
             gather = min(max(GATHER_SECONDS, GATHER_PER_ROUND * (monotonic() - began)), MOST_GATHER_SECONDS)
 
@@ -124,7 +125,7 @@ class Scribe:
                 ended = {}
             for end in some:
                 if not end.ended.done():
-                    end.ended.set_result(ended.get(end.journal.execution_id))
+                    end.ended.set_result(None if end.journal.lost else ended.get(end.journal.execution_id))
 
     async def _end(self, ends: Sequence[_End]) -> Mapping[UUID, Execution]:
         rows = [

@@ -21,6 +21,9 @@ from services.kit.feed import CaughtUp, CursorBeyondHead, Feed, Gap
 
 log = structlog.get_logger()
 
+RENEWALS = 3
+"""How often it is said of an execution that it is watched, in the time after which one that is not is cancelled."""
+
 Notice = Sequence[Event] | CaughtUp | Gap
 
 
@@ -79,7 +82,7 @@ class Watching:
     async def renew_for_ever(self) -> None:
         """Say of those that are watched here that they are, until cancelled."""
         while True:
-            await asyncio.sleep(self._unwatched_for.total_seconds() / 3)
+            await asyncio.sleep(self._unwatched_for.total_seconds() / RENEWALS)
             try:
                 await self._renew(list(self._watched))
             except Unavailable:
@@ -90,7 +93,8 @@ class Watching:
     async def _renew(self, execution_ids: Sequence[UUID]) -> None:
         if execution_ids:
             async with self._db.read() as tx:
-                await ExecutionRows(tx).renew_watches(execution_ids, self._unwatched_for)
+                # Who leaves just before the next time has the whole time to come back, too.
+                await ExecutionRows(tx).renew_watches(execution_ids, self._unwatched_for * 1.5)
 
     @contextmanager
     def _being_watched(self, execution: Execution) -> Iterator[None]:

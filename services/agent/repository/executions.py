@@ -39,10 +39,18 @@ FILTER = Filter(
 Which = tuple[ColumnElement[bool], ...]
 """Which executions: all that meet these conditions."""
 
+
 COLUMNS = tuple(getattr(ExecutionTable, name) for name in Execution._fields)
 _OWN = (ExecutionTable.id == bindparam("id"), ExecutionTable.user_id == bindparam("user_id"))
 _GET = select(*COLUMNS).where(*_OWN)
-_LIST = NewestFirst(Execution._make, COLUMNS, ExecutionTable.user_id == bindparam("user_id"))
+_LISTED = tuple(column for column in COLUMNS if column is not ExecutionTable.output)
+
+
+def _listed(row: Sequence[Any]) -> Execution:
+    return Execution(**dict(zip([column.key for column in _LISTED], row, strict=True)), output="")
+
+
+_LIST = NewestFirst(_listed, _LISTED, ExecutionTable.user_id == bindparam("user_id"))
 _FIND_CREATED = select(ExecutionTable.draft_digest, *COLUMNS).where(
     ExecutionTable.user_id == bindparam("user_id"), ExecutionTable.request_id == bindparam("request_id")
 )
@@ -204,7 +212,10 @@ class ExecutionRows:
     async def list_newest_first(
         self, user_id: UUID, page: PageRequest, conditions: Sequence[ColumnElement[bool]]
     ) -> Page[Execution]:
-        """A page of the user's executions that meet conditions, and how many there are in all, at one moment."""
+        """A page of the user's executions that meet conditions, and how many there are in all, at one moment.
+
+        Their outputs, which may be large, are left out.
+        """
         return await _LIST.page(self._tx, page, *conditions, user_id=user_id)
 
     async def lock_open(self, which: Which) -> Sequence[Execution]:
@@ -219,10 +230,22 @@ class ExecutionRows:
         statement = select(*changed.c).add_cte(told(changed).cte("told"))
         return [Execution._make(row) for row in await self._tx.execute(statement)]
 
-    async def earlier(self, execution: Execution, limit: int) -> Sequence[Exchange]:
-        """The last executions of the same conversation before this one that have ended with an answer, newest first."""
-        statement = (
-            select(ExecutionTable.id, ExecutionTable.input, ExecutionTable.output)
+    async def earlier(
+        self, execution: Execution, limit: int, *, characters: int, file_bytes: int
+    ) -> Sequence[Exchange]:
+        """The last executions of the same conversation before this one that have ended with an answer, newest first.
+
+        As many as have no more characters in all, and no more bytes in their files.
+        """
+        in_files = select(func.coalesce(func.sum(func.octet_length(InputFileTable.content)), 0)).where(
+            InputFileTable.execution_id == ExecutionTable.id
+        )
+        said = func.char_length(ExecutionTable.input) + func.char_length(ExecutionTable.output)
+        last = (
+            select(
+                *(ExecutionTable.id, ExecutionTable.input, ExecutionTable.output),
+                *(said.label("characters"), in_files.scalar_subquery().label("file_bytes")),
+            )
             .where(
                 ExecutionTable.user_id == execution.user_id,
                 ExecutionTable.conversation_id == execution.conversation_id,
@@ -232,6 +255,18 @@ class ExecutionRows:
             )
             .order_by(ExecutionTable.id.desc())
             .limit(limit)
+            .subquery()
+        )
+        newest_first = last.c.id.desc()
+        summed = select(
+            *(last.c.id, last.c.input, last.c.output),
+            func.sum(last.c.characters).over(order_by=newest_first).label("characters"),
+            func.sum(last.c.file_bytes).over(order_by=newest_first).label("file_bytes"),
+        ).subquery()
+        statement = (
+            select(summed.c.id, summed.c.input, summed.c.output)
+            .where(summed.c.characters <= characters, summed.c.file_bytes <= file_bytes)
+            .order_by(summed.c.id.desc())
         )
         return [Exchange._make(row) for row in await self._tx.execute(statement)]
 
@@ -247,5 +282,8 @@ class ExecutionRows:
 
     async def renew_watches(self, execution_ids: Sequence[UUID], seconds: timedelta) -> None:
         """Somebody watches these executions: they are not unwatched for so long."""
-        statement = update(ExecutionTable).where(ExecutionTable.id.in_(execution_ids), IS_OPEN)
+        locked = select(ExecutionTable.id).where(ExecutionTable.id.in_(execution_ids), IS_OPEN)
+        # In the order in which all lock them, or this would wait in a circle with those who store what they do.
+        watched = locked.order_by(ExecutionTable.id).with_for_update().cte("watched")
+        statement = update(ExecutionTable).where(ExecutionTable.id == watched.c.id)
         await self._tx.execute(statement.values(watch_expire_time=func.now() + seconds))

@@ -80,9 +80,12 @@ _ORPHANS = (
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
+IS_UNWATCHED = ExecutionTable.cancel_unwatched & (ExecutionTable.watch_expire_time < func.now())
+"""That an execution wanted to be watched, and has not been for too long."""
+
 _UNWATCHED = (
     select(ExecutionTable.id)
-    .where(ExecutionTable.cancel_unwatched, ExecutionTable.watch_expire_time < func.now(), IS_OPEN)
+    .where(IS_UNWATCHED, IS_OPEN)
     .where(ExecutionTable.state != State.CANCELLING)
     .order_by(ExecutionTable.id)
     .limit(bindparam("limit"))
@@ -173,7 +176,7 @@ class QueueRows:
         return [(row[0], row[1]) for row in await self._tx.execute(_ORPHANS, {"limit": limit})]
 
     async def unwatched(self, limit: int) -> Sequence[UUID]:
-        """Some executions that wanted to be watched, and have not been for too long."""
+        """Some executions of which IS_UNWATCHED is true."""
         return (await self._tx.execute(_UNWATCHED, {"limit": limit})).scalars().all()
 
     async def put_back(

@@ -54,7 +54,7 @@ class ExecutionServicer:
             read_page(list_name, request.page_size, request.page_token, request.skip),
             written_filter=request.filter,
         )
-        listed = [to_execution(execution._replace(output="")) for execution in page.items]
+        listed = [to_execution(execution) for execution in page.items]
         executions = fitting(listed, MAX_LIST_BYTES)
         return pb2.ListExecutionsResponse(
             executions=executions,
