@@ -6,10 +6,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test check gen fmt lock bench clean
+.PHONY: help setup up demo test test-slow check gen fmt lock bench clean
 
 help: ## List these words
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Create or update .venv from the locks (everything below does it first)
 	@command -v $(PYTHON) >/dev/null || { echo "Parley needs Python 3.11 or newer, and there is no $(PYTHON)." >&2; exit 1; }
@@ -21,8 +21,11 @@ up: setup ## Run everything on this machine, with an embedded PostgreSQL
 demo: setup ## Show it working: people, an agent, a file and a room
 	@exec $(BIN)/parley demo $(ARGS)
 
-test: setup ## Run the tests
-	@exec $(BIN)/python -m pytest --quiet $(ARGS)
+test: setup ## Run the tests that are quick
+	@exec $(BIN)/python -m pytest --quiet -m "not slow" --numprocesses auto --maxprocesses 4 $(ARGS)
+
+test-slow: setup ## Run the others: processes killed, crowds, the whole suite as people run it
+	@exec $(BIN)/python -m pytest --quiet -m slow $(ARGS)
 
 check: setup ## Format, lint, types, import rules, protos, generated code
 	@exec $(BIN)/python -m tools.check $(ARGS)

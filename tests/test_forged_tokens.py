@@ -16,6 +16,8 @@ from tests.forgery import Forger, Metadata
 from tests.stage import Stage, all_rpcs, first_answer, open_stage, service_claims
 from tests.support import TestKeys, bearer, reason_of, status_of
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = {"TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED"}
 AT_A_TIME = 64
 LEAST = 40

@@ -46,6 +46,7 @@ def test_revisions_are_one_line_that_sorts_as_text() -> None:
         previous = revision[1]
 
 
+@pytest.mark.slow
 async def test_five_migrations_at_once_on_an_empty_database_make_one(empty_url: str, tmp_path: Path) -> None:
     assert not schema.has_schema(empty_url)
     environment = {"PARLEY_DATABASE_URL": empty_url, "PARLEY_DATA_DIR": str(tmp_path)}

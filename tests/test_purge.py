@@ -35,6 +35,8 @@ from tests.chat.conftest import Chat
 from tests.file.steps import PART, download, some_bytes, upload, whole
 from tests.support import Metadata, raises_status
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 20.0
 DATA = some_bytes(2 * PART + 100)
 # What was done to the user, and which of its sessions have ended, outlives it: the latter until the tokens expire.

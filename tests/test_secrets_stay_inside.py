@@ -30,6 +30,8 @@ from tests.hush import Processes, Secrets, dump_of, filled, private_keys, proces
 from tests.stage import all_rpcs, first_answer
 from tests.support import Metadata, bearer, reason_of, status_of
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ("console", "json")
 DEADLINE = 60.0
 CODE = re.compile(r"^\s+([0-9A-Z]{4}(?:-[0-9A-Z]{4})+)\s*$", re.MULTILINE)

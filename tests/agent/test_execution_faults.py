@@ -27,6 +27,8 @@ from tests.agent.runs import Transcript, channel_to, get, watch, watching
 from tests.auth.suite import eventually, sign_up, start
 from tests.support import Metadata, until
 
+pytestmark = pytest.mark.slow
+
 RUNS = 20
 WORDS = 150
 SAID = " ".join(f"word{n}" for n in range(WORDS))

@@ -15,6 +15,8 @@ from services.agent.wiring import open_agent, open_agent_jobs
 from tests.agent.conftest import Create, draft
 from tests.agent.runs import Transcript, get, run, watch, watching
 
+pytestmark = pytest.mark.slow
+
 DELTAS = 2000
 CUTS = 50
 SEED = 20_260_714

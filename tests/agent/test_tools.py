@@ -309,6 +309,7 @@ async def test_opening_can_be_cancelled_and_leaves_nothing() -> None:
         assert asyncio.all_tasks() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_unclosed")
 async def test_leaving_can_be_cancelled_and_leaves_nothing(server: ToolServer) -> None:
     async def execution(leaving: asyncio.Event) -> None:

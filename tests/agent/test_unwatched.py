@@ -19,6 +19,8 @@ from tests.agent.runs import get, watch, watching
 from tests.auth.suite import eventually
 from tests.support import Metadata
 
+pytestmark = pytest.mark.slow
+
 UNWATCHED_SECONDS = 1.2
 LONG = "many words that take their time to be said " * 100
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import psutil
 import psycopg
+import pytest
 from argon2 import PasswordHasher
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -22,6 +23,8 @@ from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.kit.ids import uuid7
 from tests.cli.processes_seen import ROOT
 from tests.cli.test_demo import free_ports
+
+pytestmark = pytest.mark.slow
 
 PASSWORD = "correct horse battery staple"
 USERS = 50

@@ -41,6 +41,8 @@ from tests.auth.suite import Server, SignedIn, eventually, outcome, sign_in, sig
 from tests.file.steps import some_bytes, upload, whole
 from tests.support import Metadata, raises_status, reason_of, status_of
 
+pytestmark = pytest.mark.slow
+
 Code = grpc.StatusCode
 REVOKED = "SESSION_REVOKED"
 EVERYWHERE_WITHIN = 5.0

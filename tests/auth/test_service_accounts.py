@@ -347,7 +347,7 @@ async def test_refusals_that_services_tell_are_taken_down_once(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("id", str(uuid4())),
+        ("id", "6f1c1d0e-3c52-4b1e-9c5c-0a4f3b8d2e71"),
         ("create_time", Timestamp(seconds=10**15)),
         ("create_time", Timestamp(seconds=1_700_000_000)),
         ("create_time", Timestamp(seconds=int(time.time()), nanos=-1)),

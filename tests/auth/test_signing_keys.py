@@ -135,6 +135,7 @@ async def test_how_long_a_young_key_still_has_to_wait_is_told(users: UserService
     assert 55 <= retry.retry_delay.seconds <= 70
 
 
+@pytest.mark.slow
 async def test_a_retired_key_stays_until_its_last_token_has_expired(
     auth: AuthServiceStub, users: UserServiceStub, as_admin: Metadata, rows: Any
 ) -> None:
@@ -247,6 +248,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 async def test_no_valid_token_is_refused_while_keys_rotate_under_load(settings: Make, stack: AsyncExitStack) -> None:
     own = {"auth_jwks_seconds": 1, "database_pool_size": 4}

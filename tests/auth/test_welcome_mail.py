@@ -109,6 +109,7 @@ async def test_without_smtp_the_mail_is_a_file_that_only_its_owner_reads(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 async def test_a_mail_that_is_refused_for_the_moment_is_sent_again(
     auth: AuthServiceStub, settings: Settings, smtp: tuple[Mailbox, dict[str, Any]]
 ) -> None:

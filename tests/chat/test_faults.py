@@ -13,6 +13,8 @@ from services.kit.database import libpq_url
 from tests.chat.conftest import database_away
 from tests.support import raises_status, reason_of, status_of
 
+pytestmark = pytest.mark.slow
+
 Code = grpc.StatusCode
 
 

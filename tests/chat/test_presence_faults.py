@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from services.chat.domain.conversation import Conversations
@@ -16,6 +17,8 @@ from services.kit.database import Database
 from services.kit.errors import DatabaseUnavailable
 from services.kit.ids import utc_now, uuid7
 from tests.chat.conftest import eventually
+
+pytestmark = pytest.mark.slow
 
 
 async def room_of(database: Database, user_id: Any) -> Room:

@@ -14,6 +14,8 @@ from services.chat.servicer.renewal import notice_of
 from services.kit.ids import uuid7
 from tests.support import bearer, raises_status, reason_of, status_of
 
+pytestmark = pytest.mark.slow
+
 LEFT = pb2.Presence.CHANGE_LEFT
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 

@@ -18,6 +18,8 @@ from tests.cli.parley_process import Ended, Parley, Services
 from tests.cli.relay import Relay
 from tests.cli.scripted import Event, Said, Script, begins, delta
 
+pytestmark = pytest.mark.slow
+
 LONG = "every word of this takes its time " * 8
 SYSTEM = "You write down what is said."
 

@@ -17,6 +17,8 @@ from services.cli.installation import running_database_url
 from services.migrations.roles import ROLES
 from tests.cli.processes_seen import ROOT, eventually
 
+pytestmark = pytest.mark.slow
+
 SERVICES = ("auth", "agent", "file", "chat")
 PARLEY = (sys.executable, "-m", "services.cli")
 START_SECONDS = 60

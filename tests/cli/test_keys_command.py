@@ -12,6 +12,8 @@ import pytest
 
 from services.kit.database import libpq_url
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def environment(database_url: str, tmp_path: Path) -> dict[str, str]:

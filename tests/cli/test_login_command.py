@@ -17,6 +17,8 @@ from tests.auth.people import EMAIL, PASSWORD, WRONG_PASSWORD, execute, login, s
 from tests.cli.parley_process import Ended, Parley, Services
 from tests.support import bearer, raises_status
 
+pytestmark = pytest.mark.slow
+
 Execute = Callable[..., list[tuple[Any, ...]]]
 NOT_SIGNED_IN = Ended(1, "", "parley: nobody is signed in: run `parley login`\n")
 SESSION_ENDED = Ended(1, "", "parley: the session has ended: run `parley login`\n")

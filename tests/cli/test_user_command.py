@@ -22,6 +22,8 @@ from services.kit.database import libpq_url
 from tests.conftest import Serve
 from tests.support import bearer, raises_status
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "correct horse battery staple"
 DEADLINE = 30.0
 

@@ -171,6 +171,7 @@ def test_obstore_puts_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [{"use_multipart": False}]
 
 
+@pytest.mark.slow
 def test_a_process_that_has_used_an_object_store_ends_in_order() -> None:
     # obstore's runtime aborts many a process that ends soon after an asynchronous call: hence its synchronous ones.
     program = """

@@ -313,6 +313,7 @@ async def test_connections_that_postgresql_ended_are_replaced(
     await asyncio.gather(*(call_of_kind(channel, "GetFile", token) for _ in range(20)))
 
 
+@pytest.mark.slow
 async def test_a_pool_without_a_free_connection_answers_in_time(settings: Settings) -> None:
     async with Database.open(settings(DatabaseSettings, database_pool_size=1)) as database, database.read():
         started = time.monotonic()
@@ -328,6 +329,7 @@ def test_urls_are_understood_in_every_form() -> None:
         assert sqlalchemy_url(url).drivername == "postgresql+psycopg"
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_held_up_does_not_take_the_database_for_away(settings: Settings) -> None:
     async with Database.open(settings(DatabaseSettings)) as database:
         await database.wait_ready()

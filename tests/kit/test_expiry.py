@@ -16,6 +16,8 @@ from services.kit.revocations import RevokedSessions
 from tests.kit.conftest import FILE_ID, Start, call_of_kind
 from tests.support import TestKeys, bearer, raises_status
 
+pytestmark = pytest.mark.slow
+
 STREAMS = ("DownloadFile", "UploadFile", "UploadFiles")
 USER = uuid4()
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+import pytest
 from grpc import StatusCode
 
 from parley.file.v1 import file_service_pb2 as pb2
@@ -15,6 +16,8 @@ from services.kit.ids import uuid7
 from services.kit.revocations import RevokedSessions
 from tests.kit.conftest import FILE_ID, Start, started
 from tests.support import Metadata, TestKeys, bearer, raises_status, reason_of, status_of
+
+pytestmark = pytest.mark.slow
 
 FREE_AFTER = 6.0
 LARGE = bytes(1_000_000)

@@ -85,9 +85,9 @@ class Suite:
                     raise NotRunning(f"{nothing_answers(address)}; start it with `make up`")
                 return opened
 
-            agent = await channel(addresses.agent)
+            auth, agent = await channel(addresses.auth), await channel(addresses.agent)
             yield cls(
-                AuthServiceStub(await channel(addresses.auth)),
+                AuthServiceStub(auth),
                 AgentServiceStub(agent),
                 ExecutionServiceStub(agent),
                 FileServiceStub(await channel(addresses.file)),
