@@ -109,6 +109,13 @@ async def test_every_option_reaches_the_service(signed_in: Parley, agents: Agent
     assert (refused.code, refused.stderr) == (1, "parley: file_ids[0] must be a valid UUID\n")
 
 
+@pytest.mark.parametrize("seconds", ["0", "86401", "1e300", "inf", "nan"])
+async def test_a_time_that_no_execution_may_take_is_a_wrong_usage(signed_in: Parley, seconds: str) -> None:
+    ended = await signed_in.run("agent", "run", "Scribe", "hello", "--timeout", seconds)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
+
+
 async def test_what_did_not_succeed_is_exit_1_with_what_there_is(signed_in: Parley, agents: Agents) -> None:
     await agents.create()
     ended = await signed_in.run("agent", "run", "Scribe", "one two three four", "--max-tokens", "2")

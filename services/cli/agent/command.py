@@ -99,7 +99,9 @@ def run(
     max_tokens: Annotated[
         int, typer.Option(min=0, max=10_000_000, help="The most tokens of its answer; 0 for no limit.")
     ] = 0,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="The most seconds that it may take.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, max=86_400, help="The most seconds that it may take.")
+    ] = None,
     resume: Annotated[str, typer.Option(metavar="ID", help="Follow this execution, instead of a new one.")] = "",
     after: Annotated[int, typer.Option(min=0, help="With --resume: only what came after this event.")] = 0,
     json_: AsJson = False,
