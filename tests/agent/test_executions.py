@@ -186,6 +186,15 @@ async def test_a_budget_of_time_ends_a_run_within_one_batch_of_events(
     assert kept.output == told.text != ""
 
 
+async def test_a_budget_of_less_time_than_can_be_measured_is_a_budget(
+    executions: ExecutionServiceStub, create: Create, as_user: Any
+) -> None:
+    ann = as_user("ann")
+    budget = pb2.Budget(timeout=Duration(nanos=1))
+    _, told = await run(executions, ann, agent_id=(await create(ann)).id, input=LONG, budget=budget)
+    assert told.states[-1] == "BUDGET_EXCEEDED"
+
+
 async def test_a_deleted_agents_executions_are_cancelled(
     executions: ExecutionServiceStub, agents: AgentServiceStub, create: Create, as_user: Any
 ) -> None:

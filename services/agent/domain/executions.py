@@ -181,7 +181,7 @@ def _begun(user_id: UUID, agent: Agent, draft: ExecutionDraft, now: datetime) ->
         input=draft.input,
         file_ids=list(draft.file_ids),
         max_tokens=draft.max_tokens,
-        timeout_seconds=draft.timeout.total_seconds() if draft.timeout else None,
+        timeout_seconds=None if draft.timeout is None else draft.timeout.total_seconds(),
         cancel_unwatched=draft.cancel_unwatched,
         state=State.QUEUED,
         output="",

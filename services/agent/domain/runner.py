@@ -180,7 +180,8 @@ class Runner:
         execution = run.execution
         began = execution.start_time or self._clock()
         longest = self._limits.longest.total_seconds()
-        seconds = min(execution.timeout_seconds or longest, longest) - (self._clock() - began).total_seconds()
+        own = longest if execution.timeout_seconds is None else execution.timeout_seconds
+        seconds = min(own, longest) - (self._clock() - began).total_seconds()
         cap = asyncio.timeout(max(seconds, 0))
         try:
             async with cap:

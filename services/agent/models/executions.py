@@ -207,7 +207,7 @@ class ExecutionDraft:
             "file_ids": [str(file_id) for file_id in self.file_ids],
             "conversation_id": str(self.conversation_id),
             "max_tokens": self.max_tokens,
-            "timeout": self.timeout.total_seconds() if self.timeout else None,
+            "timeout": None if self.timeout is None else self.timeout.total_seconds(),
             "overlap": self.overlap.value,
             "cancel_unwatched": self.cancel_unwatched,
         }
