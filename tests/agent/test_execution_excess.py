@@ -95,3 +95,17 @@ async def test_a_name_of_a_tool_without_end_is_not_said_again_in_full(installati
     _, told = await installation.run()
     assert told.states == ["QUEUED", "RUNNING", "SUCCEEDED"]
     assert len(told.of_kind("tool_result")[0].text.encode()) <= 64 * 1024
+
+
+async def test_calls_of_tools_have_names_of_their_own_though_the_model_repeats_them(
+    installation: Installation,
+) -> None:
+    installation.provider.will(*calling(Call("kit__add", id="0")))
+    installation.provider.will(*calling(Call("kit__add", id="0")))
+    installation.provider.otherwise = saying("done")
+    _, told = await installation.run()
+    ids = [call.tool_call_id for call in told.of_kind("tool_call")]
+    assert ids == ["0", "0_2"] == [result.tool_call_id for result in told.of_kind("tool_result")]
+    asked = installation.provider.requests[-1].body["messages"]
+    assert [message["tool_call_id"] for message in asked if message["role"] == "tool"] == ids
+    assert [call["id"] for message in asked for call in message.get("tool_calls", ())] == ids

@@ -149,6 +149,7 @@ class _Answering:
         self._max_tokens = max_tokens
         self._tools = tools
         self._input_tokens = self._output_tokens = 0
+        self._use_ids: set[str] = set()
 
     async def ask(self, turns: Sequence[Turn]) -> AssistantTurn:
         """Ask once; the answer, whose text is in the journal. Raises RunFailure, LeaseLost."""
@@ -191,7 +192,8 @@ class _Answering:
                 if self._journal.is_full or self._journal.lost:
                     await self._journal.settle()
             case ToolUse():
-                use = ToolUse(storable(piece.id), storable(piece.name), _storable_object(piece.arguments))
+                use_id = self._own_id(storable(piece.id))
+                use = ToolUse(use_id, storable(piece.name), _storable_object(piece.arguments))
                 heard.tool_use_bytes += len(json.dumps([use.id, use.name, use.arguments], ensure_ascii=False).encode())
                 if heard.tool_use_bytes > MAX_TOOL_USE_BYTES:
                     raise ProviderFailure(Fault.GARBLED, "too much for tools in one answer")
@@ -200,6 +202,15 @@ class _Answering:
                 heard.usage = piece
             case Stopped():
                 heard.stop = piece.reason
+
+    def _own_id(self, use_id: str) -> str:
+        """The id of a use that no other has in this execution: some servers begin to count anew in every answer."""
+        own, number = use_id, 1
+        while own in self._use_ids:
+            number += 1
+            own = f"{use_id}_{number}"
+        self._use_ids.add(own)
+        return own
 
     def _count(self, heard: "_Heard") -> None:
         """Add what one answer has used. Where the provider has not said, a delta is taken for a token."""

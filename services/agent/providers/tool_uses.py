@@ -63,7 +63,7 @@ def _whole(use: _Gathered) -> ToolUse:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise ProviderFailure(Fault.GARBLED, f"the arguments for {use.name} are not a JSON object")
+        raise ProviderFailure(Fault.GARBLED, "arguments for a tool that are not a JSON object")
     return ToolUse(use.id or f"call_{uuid4().hex}", use.name, arguments)
 
 
