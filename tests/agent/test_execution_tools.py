@@ -15,7 +15,7 @@ from tests.agent.conftest import draft
 from tests.agent.providers.script import Call, calling, saying
 from tests.agent.providers.server import ProviderServer
 from tests.agent.runs import get, run, watching
-from tests.agent.tool_server import ToolServer, tool_server
+from tests.agent.tool_server import ToolServer, refusing_server, tool_server
 from tests.support import Metadata, reason_of, status_of, until
 
 
@@ -115,6 +115,18 @@ async def test_tools_that_cannot_be_had_fail_the_execution_with_the_reason(
     assert failure.reason == reasons.ERROR_REASON_TOOLS_UNAVAILABLE
     assert failure.message.startswith("The tool server kit cannot be reached")
     assert installation.provider.requests == []
+
+
+async def test_why_tools_cannot_be_had_is_kept_as_far_as_it_is_text(serve: Any, settings: Any, as_user: Any) -> None:
+    with refusing_server("no\0t today").running() as server:
+        given = {"agent_port": 0, "agent_mcp_servers": f"kit={server.url}"}
+        channel = await serve(open_agent, settings(AgentSettings, **given))
+        request = draft()
+        request.config["tools"] = ["kit.*"]
+        agent = (await AgentServiceStub(channel).CreateAgent(request, metadata=as_user("ann"))).agent
+        _, told = await run(ExecutionServiceStub(channel), as_user("ann"), agent_id=agent.id, input="Add.")
+    assert told.states == ["QUEUED", "RUNNING", "FAILED"]
+    assert told.of_kind("state_changed")[-1].failure.message == "The tool server kit refuses: no\ufffdt today."
 
 
 @pytest.mark.parametrize(

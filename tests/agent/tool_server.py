@@ -204,6 +204,15 @@ def paged_server(names: list[str]) -> ToolServer:
     return ToolServer(Server("pages", on_list_tools=list_tools, on_call_tool=call_tool))
 
 
+def refusing_server(why: str) -> ToolServer:
+    """A server that does not tell which tools it has, and says why."""
+
+    async def list_tools(_context: Any, _params: Any) -> ListToolsResult:
+        raise MCPError(-32000, why)
+
+    return ToolServer(Server("refusing", on_list_tools=list_tools))
+
+
 class SilentServer:
     """What takes connections and says nothing."""
 
