@@ -58,7 +58,7 @@ from services.kit.identity import Identity, kept_service_secret
 from services.kit.ids import utc_now
 from services.kit.jobs import Job, JobQueue
 from services.kit.mail import Mailer
-from services.kit.revocations import RevokedSessions
+from services.kit.revocations import FIRST_SECONDS, RevokedSessions
 from services.kit.server import Service
 
 AUTH_SERVICE = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
@@ -200,7 +200,7 @@ async def _identity(
     settings: AuthSettings, ring: KeyRing, watch: RevocationWatch, refusals: Refusals
 ) -> AsyncIterator[Identity]:
     """Auth as one who accepts tokens: it has keys, revocations and the audit log at hand where others ask for them."""
-    revoked = RevokedSessions(is_complete=False)
+    revoked = RevokedSessions(is_complete=False, patience=FIRST_SECONDS)
     verifier = TokenVerifier(ring, issuer=settings.token_issuer, audience=settings.token_audience, revoked=revoked)
     ring.on_gone = verifier.forget_all
     try:

@@ -119,7 +119,7 @@ class TokenVerifier:
         if key is None:
             raise TokenInvalid
         caller = _caller_of(self._claims(token, key))
-        if not self._revoked.is_complete:
+        if not await self._revoked.until_complete():
             raise DependencyUnavailable
         if caller.session_id in self._revoked:
             raise SessionRevoked

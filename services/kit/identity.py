@@ -14,7 +14,7 @@ from services.kit.jwks import open_remote_keys
 from services.kit.outgoing import CHANNEL_OPTIONS, open_channel
 from services.kit.refusal_tally import Refusal
 from services.kit.refusals import telling_refusals
-from services.kit.revocations import RevokedSessions, following_revocations
+from services.kit.revocations import FIRST_SECONDS, RevokedSessions, following_revocations
 from services.kit.secret_files import read_or_make_secret
 from services.kit.service_tokens import open_service_tokens
 from services.kit.settings import ServiceSettings
@@ -51,10 +51,11 @@ def kept_service_secret(data_dir: Path, name: str) -> str:
 async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[Identity]:
     """The identity of a service that asks auth: for keys, for revoked sessions, and to take down what it refuses.
 
-    It is ready once it has keys and knows which sessions were revoked; until then tokens meet DependencyUnavailable.
+    It is ready once it has keys and knows which sessions were revoked; until then tokens meet DependencyUnavailable,
+    though not in its first seconds, in which they wait.
     While auth is away afterwards, tokens whose key is known stay good up to their expiry.
     """
-    revoked = RevokedSessions(is_complete=False)
+    revoked = RevokedSessions(is_complete=False, patience=FIRST_SECONDS)
     # Both channels share one connection: gRPC keeps one for each target.
     async with grpc.aio.insecure_channel(settings.auth_address, options=CHANNEL_OPTIONS) as anonymous:
         public = auth_grpc.AuthServiceStub(anonymous)

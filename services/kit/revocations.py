@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from heapq import heappop, heappush
 from uuid import UUID
 
@@ -24,20 +24,46 @@ LAST_RETRY = 1.0
 # Auth says every 2 seconds that nothing has happened.
 SILENCE_SECONDS = 5.0
 CURSOR_INVALID = "CURSOR_INVALID"
+FIRST_SECONDS = 3.0
+"""How long after a process's start calls wait until it knows which sessions are revoked."""
 
 
 class RevokedSessions:
     """Sessions whose access tokens are good no more. Each is forgotten when the last of its tokens has expired.
 
     Whoever learns of them from elsewhere begins with `is_complete=False` and sets it once it knows all that there are:
-    until then no token can be accepted.
+    until then no token can be accepted. For the first `patience` seconds calls wait for that, so that who calls a
+    process that has just started is not turned away.
     """
 
-    def __init__(self, *, is_complete: bool = True) -> None:
+    def __init__(self, *, is_complete: bool = True, patience: float = 0.0) -> None:
+        self._complete = asyncio.Event()
         self.is_complete = is_complete
+        self._patient_until = time.monotonic() + patience
         self._until: dict[UUID, float] = {}
         self._next: list[tuple[float, UUID]] = []
         self._listeners: dict[object, Callable[[UUID], None]] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that there are are known."""
+        return self._complete.is_set()
+
+    @is_complete.setter
+    def is_complete(self, value: bool) -> None:
+        if value:
+            self._complete.set()
+        else:
+            self._complete.clear()
+
+    async def until_complete(self) -> bool:
+        """Whether they are complete, now or while there is patience."""
+        patience = self._patient_until - time.monotonic()
+        if not self.is_complete and patience > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._complete.wait()
+        return self.is_complete
 
     def __contains__(self, session_id: UUID) -> bool:
         until = self._until.get(session_id)

@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1 import file_service_pb2_grpc as pb2_grpc
-from services.kit.access import TokenVerifier
+from services.kit.access import Caller, TokenVerifier
 from services.kit.errors import DependencyUnavailable, SessionRevoked, TokenExpired, TokenInvalid
 from services.kit.ids import uuid7
 from services.kit.revocations import RevokedSessions
@@ -151,6 +151,30 @@ async def test_nobody_is_let_in_before_it_is_known_who_was_revoked(keys: TestKey
         await verifier.verify("nonsense")
     revoked.is_complete = True
     await verifier.verify(token)
+
+
+async def test_a_call_in_the_first_moments_waits_until_it_is_known_who_was_revoked(keys: TestKeys) -> None:
+    revoked = RevokedSessions(is_complete=False, patience=10)
+    verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE, revoked=revoked)
+    good, ended = uuid4(), uuid4()
+    calls = [asyncio.create_task(verifier.verify(keys.token(uuid4(), sid=str(session)))) for session in (good, ended)]
+    await asyncio.sleep(0.05)
+    assert not any(call.done() for call in calls)
+    revoked.add([ended], time.time() + 60)
+    revoked.is_complete = True
+    first, second = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(first, Caller) and first.session_id == good
+    assert isinstance(second, SessionRevoked)
+
+
+async def test_a_call_waits_only_so_long_for_who_was_revoked(keys: TestKeys) -> None:
+    revoked = RevokedSessions(is_complete=False, patience=0.2)
+    verifier = TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE, revoked=revoked)
+    for longest in (2.0, 0.1):  # The patience is over by the second time.
+        began = time.monotonic()
+        with pytest.raises(DependencyUnavailable):
+            await verifier.verify(keys.token(uuid4()))
+        assert time.monotonic() - began < longest
 
 
 @pytest.mark.parametrize("name", KINDS)
