@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from benchmarks import crud, layers, tokens, unary
+from benchmarks import crud, download, layers, tokens, transfers, unary, upload
 from benchmarks.load import WrongAnswers, require_h2load
 from benchmarks.processes import NotReady
 
 EXIT_GOAL_MISSED = 1
 EXIT_FAILED = 2
+WITHOUT_H2LOAD = ("tokens", "upload", "download")
 
 
 class Result(Protocol):
@@ -27,12 +28,12 @@ class Result(Protocol):
 def main() -> int:
     """Run a scenario. 0: the goal is reached; 1: it is missed; 2: it could not be measured."""
     arguments = _arguments()
-    if arguments.scenario != "tokens":
+    if arguments.scenario not in WITHOUT_H2LOAD:
         require_h2load()
     # So that `kill` ends what was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_FAILED))
     try:
-        return {"unary": _unary, "crud": _crud, "layers": _layers, "tokens": _tokens}[arguments.scenario](arguments)
+        return _SCENARIOS[arguments.scenario](arguments)
     except (WrongAnswers, NotReady) as failure:
         sys.stderr.write(f"benchmarks: {failure}\n")
         return EXIT_FAILED
@@ -62,6 +63,36 @@ def _tokens(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _upload(arguments: argparse.Namespace) -> int:
+    return _transfers(upload.run, arguments)
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    return _transfers(download.run, arguments)
+
+
+def _transfers(run: Callable[..., transfers.Transfers], arguments: argparse.Namespace) -> int:
+    result = run(
+        rounds=arguments.rounds,
+        mib=arguments.mib,
+        files=arguments.files,
+        only=arguments.only,
+        records=arguments.peer == "records",
+    )
+    _show(result, arguments)
+    return 0 if result.is_reached else EXIT_GOAL_MISSED
+
+
+_SCENARIOS = {
+    "unary": _unary,
+    "crud": _crud,
+    "layers": _layers,
+    "tokens": _tokens,
+    "upload": _upload,
+    "download": _download,
+}
+
+
 def _show(result: Result, arguments: argparse.Namespace) -> None:
     if arguments.json:
         result.show_json()
@@ -74,7 +105,8 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measures Parley beside a peer that does the same work on the same machine at the same time. What "
         "is compared runs in turns, and the median of the rounds counts. Everything is started for it, on the loopback "
-        "interface, and ended afterwards. All but `tokens` need h2load, of the package nghttp2-client.",
+        "interface, and ended afterwards. All but `tokens`, `upload` and `download` need h2load, of the package "
+        "nghttp2-client.",
         epilog="Exit code: 0 goal reached, 1 goal missed, 2 could not be measured.",
     )
     scenarios = parser.add_subparsers(dest="scenario", metavar="scenario")
@@ -83,6 +115,8 @@ def _arguments() -> argparse.Namespace:
         ("crud", "GetAgent, CreateAgent and ListAgents beside FastAPI + SQLAlchemy", 5, 4),
         ("layers", "what each layer around an RPC costs", 3, 2),
         ("tokens", "access tokens verified, with and without the cache, and logins", 3, 2),
+        ("upload", "files into the file service beside FastAPI's UploadFile and request.stream()", 5, 0),
+        ("download", "files from the file service beside FastAPI's FileResponse", 5, 0),
     ):
         scenario = scenarios.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         _add_options(scenario, name, rounds, seconds)
@@ -96,7 +130,12 @@ def _add_options(scenario: argparse.ArgumentParser, name: str, rounds: int, seco
     scenario.add_argument(
         "--rounds", type=_between(1, 50), default=rounds, help="how often each is measured (%(default)s)"
     )
-    scenario.add_argument("--seconds", type=_between(1, 60), default=seconds, help="how long each time (%(default)s)")
+    if seconds:
+        scenario.add_argument(
+            "--seconds", type=_between(1, 60), default=seconds, help="how long each time (%(default)s)"
+        )
+    else:
+        _add_transfer_options(scenario)
     if name == "crud":
         names = [operation.name for operation in crud.OPERATIONS]
         scenario.add_argument("--only", nargs="+", choices=names, default=[], help="measure these alone")
@@ -107,6 +146,24 @@ def _add_options(scenario: argparse.ArgumentParser, name: str, rounds: int, seco
             default="on",
             help="whether both write a line for each request, to a file (%(default)s)",
         )
+
+
+def _add_transfer_options(scenario: argparse.ArgumentParser) -> None:
+    names = (transfers.LARGE, transfers.SMALL)
+    scenario.add_argument("--only", nargs="+", choices=names, default=[], help="measure these alone")
+    scenario.add_argument(
+        "--mib", type=_between(1, 1024), default=256, help="how large the large file is, in MiB (%(default)s)"
+    )
+    scenario.add_argument(
+        "--files", type=_between(2, 10_000), default=1000, help="how many small files there are (%(default)s)"
+    )
+    scenario.add_argument(
+        "--peer",
+        choices=("records", "bare"),
+        default="records",
+        help="whether the peer checks tokens and keeps in PostgreSQL whose files it has, as Parley does, or is no more "
+        "than the example of its manual (%(default)s)",
+    )
 
 
 def _between(least: int, most: int) -> Callable[[str], int]:

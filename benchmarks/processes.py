@@ -53,6 +53,15 @@ class Server:
         times = self._usage.cpu_times()
         return times.user + times.system
 
+    def forget_peak(self) -> None:
+        """Let `peak_bytes` begin anew, with what it has now."""
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # proc(5)
+
+    def peak_bytes(self) -> int:
+        """The most memory that it had resident since `forget_peak`."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Return once it works. Raises NotReady with the end of what it wrote."""
         ends_at = time.monotonic() + READY_SECONDS

@@ -59,8 +59,8 @@ def open_world(*, log_level: str, users: int = 1, max_agents: int = 1000) -> Ite
                 "PARLEY_LOG_LEVEL": log_level,
             }
             with (
-                _service("auth", auth_port, environment, folder),
-                _service("agent", agent_port, environment, folder) as agent_server,
+                running_service("auth", auth_port, environment, folder),
+                running_service("agent", agent_port, environment, folder) as agent_server,
             ):
                 address = f"127.0.0.1:{agent_port}"
                 people, public_key = asyncio.run(_populate(f"127.0.0.1:{auth_port}", address, users))
@@ -68,7 +68,8 @@ def open_world(*, log_level: str, users: int = 1, max_agents: int = 1000) -> Ite
 
 
 @contextmanager
-def _service(name: str, port: int, environment: Mapping[str, str], folder: Path) -> Iterator[Server]:
+def running_service(name: str, port: int, environment: Mapping[str, str], folder: Path) -> Iterator[Server]:
+    """One process of a service, for the time of the block; it can work when the block begins."""
     progress(f"starting {name}")
     with Server.run(name, ["-m", f"services.{name}"], environment, folder) as server:
         server.wait_until(lambda: is_serving(port))
@@ -125,12 +126,17 @@ async def _populate(auth_address: str, agent_address: str, users: int) -> tuple[
     return people, keys.keys[0].x
 
 
-async def _new_user(auth: AuthServiceStub, agents: AgentServiceStub, number: int) -> User:
+async def sign_up(auth: AuthServiceStub, number: int = 0) -> str:
+    """The access token of a new user."""
     email, password = f"ann{number}@example.com", "correct horse battery staple"
     registration = auth_pb2.RegisterRequest(email=email, password=password, full_name="Ann")
     await auth.Register(registration, timeout=CALL_SECONDS, wait_for_ready=True)
     login = await auth.Login(auth_pb2.LoginRequest(email=email, password=password), timeout=CALL_SECONDS)
-    token = login.tokens.access_token
+    return login.tokens.access_token
+
+
+async def _new_user(auth: AuthServiceStub, agents: AgentServiceStub, number: int) -> User:
+    token = await sign_up(auth, number)
     created = await agents.CreateAgent(
         a_draft(), metadata=(("authorization", bearer(token)),), timeout=CALL_SECONDS, wait_for_ready=True
     )
