@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from benchmarks import crud, download, layers, tokens, transfers, unary, upload
+from benchmarks import crud, layers, tokens, transfers, unary
+from benchmarks.download import DOWNLOAD
 from benchmarks.load import WrongAnswers, require_h2load
 from benchmarks.processes import NotReady
+from benchmarks.upload import UPLOAD
 
 EXIT_GOAL_MISSED = 1
 EXIT_FAILED = 2
@@ -64,15 +66,15 @@ def _tokens(arguments: argparse.Namespace) -> int:
 
 
 def _upload(arguments: argparse.Namespace) -> int:
-    return _transfers(upload.run, arguments)
+    return _transfers(UPLOAD, arguments)
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    return _transfers(download.run, arguments)
+    return _transfers(DOWNLOAD, arguments)
 
 
-def _transfers(run: Callable[..., transfers.Transfers], arguments: argparse.Namespace) -> int:
-    result = run(
+def _transfers(scenario: transfers.Scenario, arguments: argparse.Namespace) -> int:
+    result = scenario.run(
         rounds=arguments.rounds,
         mib=arguments.mib,
         files=arguments.files,

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.file_orders import Order, Receipt, Way, carry_out
-from benchmarks.file_world import MIB, FileWorld, Storing
+from benchmarks.file_world import MIB, FileWorld, Storing, open_file_world
 from benchmarks.measure import progress
 from benchmarks.report import print_table
 
@@ -44,12 +44,6 @@ class Workload:
     def rate(self, seconds: float) -> float:
         """So many of the unit."""
         return (self.file_bytes / 1e6 if self.files == 1 else self.files) / seconds
-
-
-def workloads(*, mib: int, files: int, only: Sequence[str]) -> list[Workload]:
-    """One large file of so many MiB, and so many small ones."""
-    both = [Workload(LARGE, 1, mib * MIB, 1), Workload(SMALL, files, SMALL_FILE_BYTES, SMALL_IN_FLIGHT)]
-    return [workload for workload in both if not only or workload.name in only]
 
 
 @dataclass(frozen=True)
@@ -179,9 +173,36 @@ class Transfers:
         print(json.dumps({"scenario": self.scenario, "contests": contests, "reached": self.is_reached}))
 
 
-def measure_uploads(
-    world: FileWorld, workload: Workload, contestants: Mapping[str, Contestant], rounds: int
-) -> dict[str, list[Figures]]:
+Rounds = dict[str, list[Figures]]
+Measure = Callable[[FileWorld, Workload, Mapping[str, Contestant], int], Rounds]
+Field = Callable[[FileWorld, Workload], Mapping[str, Contestant]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is compared, how, and what is to be reached."""
+
+    name: str
+    what: str
+    field: Field
+    """The contestants at a workload."""
+    measure: Measure
+    goals: Mapping[str, Sequence[Goal]]
+    """By workload."""
+
+    def run(self, *, rounds: int, mib: int, files: int, only: Sequence[str], records: bool) -> Transfers:
+        """Measure one large file of so many MiB, and so many small ones. Raises load.WrongAnswers."""
+        both = [Workload(LARGE, 1, mib * MIB, 1), Workload(SMALL, files, SMALL_FILE_BYTES, SMALL_IN_FLIGHT)]
+        chosen = [workload for workload in both if not only or workload.name in only]
+        contests = []
+        with open_file_world(content_bytes=max(w.files * w.file_bytes for w in chosen), records=records) as world:
+            for workload in chosen:
+                figures = self.measure(world, workload, self.field(world, workload), rounds)
+                contests.append(Contest(self.name, workload, figures, self.goals[workload.name]))
+        return Transfers(self.name, self.what, contests)
+
+
+def measure_uploads(world: FileWorld, workload: Workload, contestants: Mapping[str, Contestant], rounds: int) -> Rounds:
     """Upload to each in turn; what was stored is removed each time. Raises load.WrongAnswers."""
     for name, contestant in contestants.items():
         progress(f"warming up {name}")
@@ -200,7 +221,7 @@ def measure_uploads(
 
 def measure_downloads(
     world: FileWorld, workload: Workload, contestants: Mapping[str, Contestant], rounds: int
-) -> dict[str, list[Figures]]:
+) -> Rounds:
     """Download from each in turn what was uploaded before. Raises load.WrongAnswers."""
     orders = {}
     for name, contestant in contestants.items():
@@ -216,8 +237,8 @@ def measure_downloads(
 
 def _rounds(
     workload: Workload, contestants: Mapping[str, Contestant], rounds: int, once: Callable[[Contestant], Receipt]
-) -> dict[str, list[Figures]]:
-    figures: dict[str, list[Figures]] = {name: [] for name in contestants}
+) -> Rounds:
+    figures: Rounds = {name: [] for name in contestants}
     for number in range(1, rounds + 1):
         for name, contestant in contestants.items():
             server = contestant.storing.server

@@ -1,9 +1,7 @@
 """`upload`: a large file and many small ones into the file service, beside FastAPI and beside what Python can do."""
 
-from collections.abc import Sequence
-
 from benchmarks.file_orders import Way
-from benchmarks.file_world import FileWorld, open_file_world
+from benchmarks.file_world import FileWorld
 from benchmarks.transfers import (
     BEST,
     LARGE,
@@ -12,35 +10,12 @@ from benchmarks.transfers import (
     PARLEY_BY_CALLS,
     PEER,
     SMALL,
-    Contest,
     Contestant,
     Goal,
-    Transfers,
+    Scenario,
     Workload,
     measure_uploads,
-    workloads,
 )
-
-GOALS = {
-    LARGE: (Goal(PEER, 2.0, memory_share=1 / 3), Goal(BEST, 1.2)),
-    SMALL: (Goal(PEER, 2.0),),
-}
-
-
-def run(*, rounds: int, mib: int, files: int, only: Sequence[str], records: bool) -> Transfers:
-    """Measure them in turns. Raises load.WrongAnswers where one does not keep what it was sent."""
-    chosen = workloads(mib=mib, files=files, only=only)
-    with open_file_world(content_bytes=max(w.files * w.file_bytes for w in chosen), records=records) as world:
-        contests = [
-            Contest(
-                "upload",
-                workload,
-                measure_uploads(world, workload, _contestants(world, workload), rounds),
-                GOALS[workload.name],
-            )
-            for workload in chosen
-        ]
-    return Transfers("upload", "SHA-256, and on the disk before it is answered; one process each", contests)
 
 
 def _contestants(world: FileWorld, workload: Workload) -> dict[str, Contestant]:
@@ -55,3 +30,12 @@ def _contestants(world: FileWorld, workload: Workload) -> dict[str, Contestant]:
         BEST: Contestant(world.peer, Way.RAW),
         LIMIT: Contestant(world.limit, Way.RAW, tells_sha256=False),
     }
+
+
+UPLOAD = Scenario(
+    name="upload",
+    what="SHA-256, and on the disk before it is answered; one process each",
+    field=_contestants,
+    measure=measure_uploads,
+    goals={LARGE: (Goal(PEER, 2.0, memory_share=1 / 3), Goal(BEST, 1.2)), SMALL: (Goal(PEER, 2.0),)},
+)

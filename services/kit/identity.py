@@ -51,8 +51,8 @@ def kept_service_secret(data_dir: Path, name: str) -> str:
 async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[Identity]:
     """The identity of a service that asks auth: for keys, for revoked sessions, and to take down what it refuses.
 
-    It is ready once it has keys and knows which sessions were revoked; until then tokens meet DependencyUnavailable,
-    though not in its first seconds, in which they wait.
+    It is ready once it has keys and knows which sessions were revoked; until then tokens meet DependencyUnavailable.
+    In its first seconds a token whose key it has waits for the latter instead.
     While auth is away afterwards, tokens whose key is known stay good up to their expiry.
     """
     revoked = RevokedSessions(is_complete=False, patience=FIRST_SECONDS)
