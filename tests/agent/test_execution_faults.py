@@ -126,10 +126,12 @@ async def test_what_a_killed_process_was_running_is_run_again_and_said_once(scen
 
 async def test_a_process_that_lost_its_lease_writes_nothing_more_and_lives_on(scene: Scene) -> None:
     frozen, on_frozen = await scene.serve("frozen", **SOON)
+    other, on_other = await scene.serve("other", **SOON)
+    other.signal(signal.SIGSTOP)  # So that the one to be frozen has it; a start may take longer than the run.
     id_ = await scene.create(on_frozen)
     await until_all_run(scene, [id_])
-    _, on_other = await scene.serve("other", **SOON)
     frozen.signal(signal.SIGSTOP)
+    other.signal(signal.SIGCONT)
     await until_all_run(scene, [id_], attempt=2)
     frozen.signal(signal.SIGCONT)
     told = await watch(on_other, id_, scene.metadata)
@@ -156,9 +158,11 @@ async def test_two_processes_make_one_execution_of_one_request_id(scene: Scene) 
 
 async def test_a_process_that_is_told_to_go_hands_on_at_once_what_it_was_running(scene: Scene) -> None:
     going, on_going = await scene.serve("going")
+    other, on_other = await scene.serve("other")
+    other.signal(signal.SIGSTOP)  # So that the going one has them all; a start may take longer than the runs.
     ids = [await scene.create(on_going) for _ in range(5)]
     await until_all_run(scene, ids)
-    _, on_other = await scene.serve("other")
+    other.signal(signal.SIGCONT)
     started = monotonic()
     assert await asyncio.to_thread(going.stop) == 0
     assert monotonic() - started < 5
