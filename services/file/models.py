@@ -4,17 +4,21 @@ An upload owns parts. A file is an upload that was finished, under the name that
 and goes on owning the parts, so that finishing is one small transaction however large the file is.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 from uuid import UUID
 
 from sqlalchemy import BigInteger
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.database import schema_metadata
+
+Labels = Mapping[str, str]
+Buffer = bytes | bytearray | memoryview
 
 
 class UploadState(StrEnum):
@@ -25,18 +29,20 @@ class UploadState(StrEnum):
     STORED = "STORED"
     """A file has its parts."""
     DISCARDED = "DISCARDED"
-    """Nobody needs its parts: they are being removed. It stays so."""
+    """Nobody needs its parts: they are being removed. There is no way back."""
+    REMOVED = "REMOVED"
+    """Its parts are removed; the row stays for a while, so that its `request_id` is recognised."""
 
 
 class Base(DeclarativeBase):
     """The tables of this service."""
 
     metadata = schema_metadata("file")
-    type_annotation_map: ClassVar = {datetime: TIMESTAMP(timezone=True), int: BigInteger}
+    type_annotation_map: ClassVar = {datetime: TIMESTAMP(timezone=True), int: BigInteger, dict[str, Any]: JSONB}
 
 
 class UploadTable(Base):
-    """One row an upload of which a part was stored, or that is a file."""
+    """One row an upload of which a part was recorded, or that has a name, or that is a file."""
 
     __tablename__ = "uploads"
 
@@ -46,6 +52,21 @@ class UploadTable(Base):
     create_time: Mapped[datetime]
     update_time: Mapped[datetime]
     """Its last sign of life while it is open."""
+    expire_time: Mapped[datetime]
+    """When it is given up while it is open."""
+    filename: Mapped[str]
+    content_type: Mapped[str]
+    size_bytes: Mapped[int | None]
+    sha256: Mapped[bytes | None]
+    crc32c: Mapped[int | None]
+    labels: Mapped[dict[str, Any]]
+    resumable: Mapped[bool]
+    request_id: Mapped[UUID | None]
+    draft_digest: Mapped[bytes | None]
+    epoch: Mapped[int]
+    """One more with each writer: only the newest can record anything."""
+    persisted_size: Mapped[int]
+    """So many bytes from the beginning are durable. Parts beyond may not be."""
 
 
 class PartTable(Base):
@@ -55,10 +76,12 @@ class PartTable(Base):
 
     upload_id: Mapped[UUID] = mapped_column(primary_key=True)
     offset_bytes: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    """Its name in the store."""
     size_bytes: Mapped[int]
     crc32c: Mapped[int]
-    key: Mapped[str]
-    """Its name in the store."""
+    dead_time: Mapped[datetime | None]
+    """When it was given up for one that was written anew: it belongs to the upload no more."""
 
 
 class FileTable(Base):
@@ -73,8 +96,26 @@ class FileTable(Base):
     content_type: Mapped[str]
     size_bytes: Mapped[int]
     sha256: Mapped[bytes]
+    crc32c: Mapped[int | None]
+    sniffed_content_type: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    revision: Mapped[int]
     create_time: Mapped[datetime]
+    update_time: Mapped[datetime]
     delete_time: Mapped[datetime | None]
+    purge_time: Mapped[datetime | None]
+
+
+class UsageTable(Base):
+    """One row a user who has, or had, files."""
+
+    __tablename__ = "usage"
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    bytes: Mapped[int]
+    """Of all parts, but those given up, of uploads that are open or files."""
+    files: Mapped[int]
+    """Uploads that are open or files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +125,18 @@ class Start:
     filename: str
     content_type: str
     size_bytes: int | None
+    sha256: bytes | None = None
+    crc32c: int | None = None
+    labels: Labels = field(default_factory=dict)
+    request_id: UUID | None = None
+    """By which it can be resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Which upload goes on."""
+
+    upload_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +144,7 @@ class Chunk:
     """A run of a file's bytes as the client sent it; `crc32c` only if it was sent along."""
 
     offset: int
-    data: bytes
+    data: Buffer
     crc32c: int | None
 
 
@@ -101,9 +154,30 @@ class Finish:
 
     size_bytes: int | None
     sha256: bytes | None
+    crc32c: int | None = None
 
 
-Step = Start | Chunk | Finish
+Step = Start | Resume | Chunk | Finish
+
+
+class Upload(NamedTuple):
+    """An upload as the database has it. Its fields are columns of UploadTable, and the id of the file that it is."""
+
+    id: UUID
+    user_id: UUID
+    state: str
+    filename: str
+    content_type: str
+    size_bytes: int | None
+    sha256: bytes | None
+    crc32c: int | None
+    labels: Labels
+    draft_digest: bytes | None
+    epoch: int
+    persisted_size: int
+    create_time: datetime
+    expire_time: datetime
+    file_id: UUID | None
 
 
 class StoredFile(NamedTuple):
@@ -116,7 +190,27 @@ class StoredFile(NamedTuple):
     content_type: str
     size_bytes: int
     sha256: bytes
+    crc32c: int | None
+    sniffed_content_type: str
+    labels: Labels
+    revision: int
     create_time: datetime
+    update_time: datetime
+    delete_time: datetime | None = None
+    purge_time: datetime | None = None
+
+    @property
+    def etag(self) -> str:
+        """Stands for this revision of this file."""
+        return f"{self.revision}-{self.id.hex[-12:]}"
+
+
+class FileChanges(TypedDict, total=False):
+    """What an owner can change about a file."""
+
+    filename: str
+    content_type: str
+    labels: Labels
 
 
 class Part(NamedTuple):
@@ -130,10 +224,22 @@ class Part(NamedTuple):
     crc32c: int
     key: str
 
+    @property
+    def end(self) -> int:
+        """The offset behind its last byte."""
+        return self.offset_bytes + self.size_bytes
+
+
+class Usage(NamedTuple):
+    """How much of a quota is used, or may be."""
+
+    bytes: int
+    files: int
+
 
 class Piece(NamedTuple):
     """A run of a file's bytes on its way to the client, with its crc32c."""
 
     offset: int
-    data: bytes
+    data: memoryview
     crc32c: int

@@ -1,143 +1,173 @@
 """From bytes to stored parts."""
 
 import asyncio
-import hashlib
+from collections import deque
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import google_crc32c
-import structlog
 
+from services.file.domain.digest import Digest
 from services.file.domain.failures import told_to_the_client
-from services.file.domain.removal import remove_discarded
-from services.file.models import Part, StoredFile, UploadState
-from services.file.repository import FileRows, UploadRows
-from services.file.store import PartStore, StoreFailed
-from services.kit.database import Database
-from services.kit.errors import CallTooLong, DatabaseUnavailable
-from services.kit.ids import uuid7
+from services.file.domain.ledger import Ledger
+from services.file.domain.memory import MemoryBudget
+from services.file.models import Buffer, Part, StoredFile
+from services.file.store import PartStore
+from services.kit.errors import DomainError
 
-log = structlog.get_logger()
+STORING_AT_A_TIME = 2
+MARK_AFTER = 0.25
+"""Seconds after which a part that is stored is noted as durable, if no other part is recorded before."""
+SMALL_RUN = 64 * 1024
+"""Runs of bytes up to this are put together: each by itself would cost a multiple of its bytes when they are tiny."""
+PARTS_AT_A_TIME = 100
+
+
+@dataclass(slots=True)
+class _Filling:
+    """The part that fills."""
+
+    offset: int
+    size: int = 0
+    crc32c: int = 0
+    runs: list[Buffer] = field(default_factory=list)
+
+    def add(self, data: Buffer) -> None:
+        self.crc32c = google_crc32c.extend(self.crc32c, data)  # type: ignore[arg-type]  # it takes any buffer
+        self.size += len(data)
+        if len(data) > SMALL_RUN:
+            self.runs.append(data)
+            return
+        if not self.runs or not isinstance(self.runs[-1], bytearray):
+            self.runs.append(bytearray())
+        last = self.runs[-1]
+        assert isinstance(last, bytearray)
+        last += data
 
 
 class PartWriter:
-    """Stores the bytes of one upload as parts. While one part is stored the next one fills, so two are in memory.
+    """Stores the bytes of one upload as parts: one fills while two at the most are being stored.
 
-    A part is recorded before it is stored, and the record dates the upload's last sign of life.
+    A part is recorded before it is stored. `persisted` grows over parts in their order, and is noted a moment later.
+    After a failure it is good for `keep` or `discard` only.
     """
 
     def __init__(
         self,
-        db: Database,
+        ledger: Ledger,
         store: PartStore,
-        clock: Callable[[], datetime],
+        memory: MemoryBudget,
+        digest: Digest | None,
         *,
-        user_id: UUID,
         part_bytes: int,
-        heartbeat: timedelta,
+        on_marked: Callable[[int], None],
     ) -> None:
-        self.upload_id = uuid7()
-        self._db = db
+        self.received = ledger.claim.persisted
+        """The offset of the byte that comes next."""
+        self._ledger = ledger
         self._store = store
-        self._clock = clock
-        self._user_id = user_id
+        self._memory = memory
         self._part_bytes = part_bytes
-        self._heartbeat = heartbeat
-        self._sha256 = hashlib.sha256()
-        self._part = bytearray()  # One run of bytes: a list of chunks would cost a multiple of it when they are tiny.
-        self._crc32c = 0
-        self._stored_to = 0
-        self._storing: asyncio.Task[None] | None = None
-        self._last_recorded: datetime | None = None
-        self._last_key = ""
+        self._on_marked = on_marked
+        self._is_behind = digest is None and self.received > 0
+        self._digest = digest or Digest()
+        self._filling = _Filling(self.received)
+        self._storing: deque[asyncio.Task[None]] = deque()
+        self._persisted = self.received
+        self._stored: dict[int, int] = {}
+        self._stored_keys: dict[int, str] = {}
+        self._turn = asyncio.Lock()
+        self._marking: asyncio.Task[None] | None = None
+        self._is_over = False
 
-    async def add(self, data: bytes) -> None:
-        """Take the bytes that follow. Raises what went wrong with a part before: StoreUnavailable, CallTooLong."""
-        if self._storing is not None and self._storing.done():
-            await self._settle()
-        if self._last_recorded is not None and self._clock() - self._last_recorded > self._heartbeat:
-            await self._touch()
-        while data:
-            room = self._part_bytes - len(self._part)
-            fitting, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
-            self._part += fitting
-            self._crc32c = google_crc32c.extend(self._crc32c, fitting)
-            if len(self._part) == self._part_bytes:
+    @property
+    def upload_id(self) -> UUID:
+        """The upload."""
+        return self._ledger.claim.upload_id
+
+    @property
+    def filling(self) -> tuple[int, list[Buffer]]:
+        """What is not yet on its way to the store: where it begins, and its bytes."""
+        return self._filling.offset, self._filling.runs
+
+    @property
+    def digest(self) -> Digest | None:
+        """What is known of the bytes that are persisted, for whoever goes on; None if it is not known."""
+        return self._digest if self._digest.position == self._persisted else None
+
+    async def add(self, data: Buffer) -> None:
+        """Take the bytes that follow.
+
+        Raises what went wrong with a part before: StoreUnavailable, QuotaExceeded, UploadTakenOver, UploadNotFound.
+        """
+        while self._storing and self._storing[0].done():
+            self._storing.popleft().result()
+        if self._ledger.is_quiet:
+            await self._ledger.mark(self._persisted)
+        view = memoryview(data)
+        while view:
+            fitting = view[: self._part_bytes - self._filling.size]
+            view = view[len(fitting) :]
+            await self._make_room(len(fitting))
+            self._filling.add(fitting)
+            self.received += len(fitting)
+            if self._filling.size == self._part_bytes:
                 await self._flush()
 
-    async def close(self) -> bytes:
-        """Store what is left. All parts are durable on return, which is the SHA-256 of all bytes."""
-        if self._part:
-            await self._flush()
-        await self._settle()
-        return self._sha256.digest()
+    async def close(self) -> Digest:
+        """Store what is left. All is durable on return, which is what holds of all bytes."""
+        await self._flush()
+        while self._storing:
+            await self._settle_one()
+        if self._is_behind:
+            await self._catch_up()
+        return self._digest
 
     async def publish(self, file: StoredFile) -> None:
-        """Make the closed upload a file. Raises CallTooLong if the sweep took it for dead."""
-        async with self._db.transaction() as tx:
-            uploads = UploadRows(tx)
-            if self._last_recorded is None:  # An empty file has no parts, so nothing of it was recorded.
-                await uploads.insert(self.upload_id, self._user_id, UploadState.STORED, file.create_time)
-            elif not await uploads.finish(self.upload_id):
-                raise _given_up()
-            await FileRows(tx).insert(file)
+        """Make the closed upload a file. Raises as Ledger.publish."""
+        await self._ledger.publish(file)
+        self._end()
+
+    async def keep(self) -> None:
+        """Store what is left, so that as much as can be is there for whoever resumes the upload. Raises nothing of it."""
+        try:
+            await self._flush()
+        except DomainError:
+            pass  # A part before it failed, and the client has heard of it.
+        await self._wait_for_all()
+        self._end()
+        try:
+            await self._ledger.keep(self._persisted)
+        except DomainError:
+            pass  # Then there is less to go on from: whoever resumes gives up the rest.
+        await self._remove_unneeded()
 
     async def discard(self) -> None:
         """Remove the parts, unless the upload is a file by now; what cannot be removed is left to the sweep."""
-        self._part = bytearray()
-        if self._storing is not None:
-            await asyncio.wait((self._storing,))
-            if not self._storing.cancelled():
-                self._storing.exception()  # Looked at, so that nobody misses it: the upload is over anyway.
-            self._storing = None
-        if self._last_recorded is None:
+        await self._wait_for_all()
+        self._end()
+        await self._ledger.discard()
+        await self._remove_unneeded()
+
+    async def _make_room(self, amount: int) -> None:
+        if self._memory.try_take(amount):
             return
-        try:
-            async with self._db.transaction() as tx:
-                discarded = await UploadRows(tx).discard(self.upload_id)
-                is_file = not discarded and await UploadRows(tx).is_stored(self.upload_id)
-            if discarded:
-                await remove_discarded(self._db, self._store, self.upload_id)
-            elif not is_file:  # The sweep was here, maybe before the part that it knew of was in the store.
-                await self._store.delete([self._last_key])
-        except (StoreFailed, DatabaseUnavailable) as error:
-            log.warning("parts left to the sweep", upload_id=str(self.upload_id), cause=type(error).__name__)
+        # Whoever waits has nothing that fills: it is on its way to the store, and its memory comes back.
+        await self._flush()
+        await self._memory.take(amount)
 
     async def _flush(self) -> None:
-        await self._settle()
-        part = Part(self._stored_to, len(self._part), self._crc32c, self._store.new_key())
-        self._storing = asyncio.create_task(self._record_and_store(part, self._part))
-        self._stored_to += part.size_bytes
-        self._part, self._crc32c = bytearray(), 0
+        if not self._filling.size:
+            return
+        while len(self._storing) >= (1 if self._is_behind else STORING_AT_A_TIME):
+            await self._settle_one()
+        filled = self._filling
+        part = Part(filled.offset, filled.size, filled.crc32c, self._store.new_key())
+        self._filling = _Filling(part.end)
+        self._storing.append(asyncio.create_task(self._record_and_store(part, filled.runs)))
 
-    async def _settle(self) -> None:
-        """Wait until the part in hand is stored. It is not cancelled with its caller: see `discard`."""
-        if self._storing is not None:
-            await asyncio.wait((self._storing,))
-            storing, self._storing = self._storing, None
-            storing.result()
-
-    async def _record_and_store(self, part: Part, data: bytearray) -> None:
-        now = self._clock()
-        async with self._db.transaction() as tx:
-            uploads = UploadRows(tx)
-            if self._last_recorded is None:
-                await uploads.insert(self.upload_id, self._user_id, UploadState.OPEN, now)
-            elif not await uploads.touch(self.upload_id, now):
-                raise _given_up()
-            await uploads.insert_part(self.upload_id, part)
-            self._last_recorded, self._last_key = now, part.key
-        with told_to_the_client(self.upload_id):
-            await self._store.put(part, data, self._sha256.update)
-
-    async def _touch(self) -> None:
-        now = self._clock()
-        async with self._db.transaction() as tx:
-            if not await UploadRows(tx).touch(self.upload_id, now):
-                raise _given_up()
-        self._last_recorded = now
-
-
-def _given_up() -> CallTooLong:
-    return CallTooLong("The upload made no progress for too long, and was given up.")
+    async def _settle_one(self) -> None:
+        """Wait until the oldest part in hand is stored. It is not cancelled with its caller: see `keep`."""
+        await asyncio.wait(self._storing)if False else await asyncio.wait((self._storing[0],))
+        self._storing.popleft().result()
