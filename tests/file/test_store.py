@@ -3,8 +3,6 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,27 +12,34 @@ import grpc
 import obstore
 import pytest
 from google.rpc import error_details_pb2 as details_pb2
-from obstore.store import LocalStore, MemoryStore, S3Store
+from obstore.store import LocalStore, MemoryStore
 
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from services.file.models import Part
 from services.file.settings import FileSettings
 from services.file.store import Bucket, Buffer, Folder, PartLost, PartStore, Store, StoreFailed, open_parts
 from services.file.store.folder import IOV_MAX
+from services.file.store.opening import objects_at
 from services.file.wiring import open_file
 from services.kit.ids import utc_now
-from tests.file.steps import PART, Behind, download, eventually, list_ids, some_bytes, upload, whole
+from tests.file.steps import PART, Behind, Kept, download, eventually, list_ids, some_bytes, upload, whole
 from tests.support import detail, raises_status, status_of
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 DATA = some_bytes(3 * PART + 1000)
 
 
-@pytest.fixture(params=["folder", "memory", "obstore's folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store" in metafunc.fixturenames:
+        kinds = ["s3"] if metafunc.config.getoption("--s3") else ["folder", "memory"]
+        metafunc.parametrize("store", kinds, indirect=True)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path, kept: Kept) -> Store:
     if request.param == "folder":
         return Folder(tmp_path)
-    return Bucket(MemoryStore() if request.param == "memory" else LocalStore(tmp_path))
+    return Bucket(MemoryStore() if request.param == "memory" else objects_at(kept.url, 10))
 
 
 def test_a_store_gives_back_what_was_put(store: Store) -> None:
@@ -49,6 +54,14 @@ def test_a_name_that_is_not_there_is_lost(store: Store) -> None:
 
 
 def test_deleting_passes_over_names_that_are_not_there(store: Store) -> None:
+    assert_deleting_passes_over_names_that_are_not_there(store)
+
+
+def test_a_store_that_stops_at_a_name_that_is_not_there_deletes_the_others(tmp_path: Path) -> None:
+    assert_deleting_passes_over_names_that_are_not_there(Bucket(LocalStore(tmp_path)))
+
+
+def assert_deleting_passes_over_names_that_are_not_there(store: Store) -> None:
     kept, gone, never = (PartStore.new_key() for _ in range(3))
     store.put(kept, [b"kept"])
     store.put(gone, [b"gone"])
@@ -67,7 +80,6 @@ def test_pieces_are_joined_in_their_order(store: Store) -> None:
     assert len(tiny) > 2 * IOV_MAX
 
 
-@pytest.mark.parametrize("store", ["folder", "memory"], indirect=True)  # obstore's folder lists in no order
 def test_all_that_is_kept_is_listed_in_order_and_by_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.file.store.folder.PAGE_OBJECTS", 7)
     monkeypatch.setattr("services.file.store.bucket.PAGE_OBJECTS", 7)
@@ -187,23 +199,6 @@ def test_a_folder_that_was_away_is_written_again_once_it_is_back(tmp_path: Path)
     assert store.get("aa/3") == b"after"
 
 
-def test_an_object_store_that_cannot_be_reached_fails_in_one_line() -> None:
-    nowhere = S3Store(
-        "bucket",
-        endpoint="http://127.0.0.1:9",
-        region="none",
-        access_key_id="none",
-        secret_access_key="none",
-        client_options={"allow_http": True, "timeout": "1s"},
-        retry_config={"max_retries": 0},
-    )
-    store, key = Bucket(nowhere), PartStore.new_key()
-    for attempt in (lambda: store.put(key, [b"x"]), lambda: store.get(key), lambda: store.delete([key])):
-        with pytest.raises(StoreFailed) as caught:
-            attempt()
-        assert "\n" not in str(caught.value)
-
-
 async def test_files_can_be_kept_by_an_object_store(serve_files: Any, as_user: Any, behind: Behind) -> None:
     files, ann = await serve_files(file_store_url="memory:///"), as_user("ann")
     stored = await upload(files, ann, whole(DATA))
@@ -228,10 +223,11 @@ class Full(Folder):
         super().put(key, data)
 
 
+@pytest.mark.usefixtures("in_a_folder")
 async def test_a_full_disk_is_unavailable_and_leaves_nothing(
     serve: Any, settings: Any, as_user: Any, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.file.store.parts.Folder", Full)
+    monkeypatch.setattr("services.file.store.opening.Folder", Full)
     files = FileServiceStub(await serve(open_file, settings(FileSettings, file_port=0, file_part_bytes=PART)))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await upload(files, as_user("ann"), whole(DATA))
@@ -244,6 +240,7 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing(
     assert (await upload(files, as_user("ann"), whole(b"fits"))).size_bytes == 4
 
 
+@pytest.mark.usefixtures("in_a_folder")
 async def test_a_folder_that_cannot_be_written_is_unavailable_until_it_can(
     files: FileServiceStub, as_user: Any, behind: Behind
 ) -> None:
@@ -263,24 +260,3 @@ def test_obstore_puts_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(obstore, "put", lambda *_, **options: asked.append(options))
     Bucket(MemoryStore()).put("aa/key", [bytes(9 * 2**20)])
     assert asked == [{"use_multipart": False}]
-
-
-@pytest.mark.slow
-def test_a_process_that_has_used_an_object_store_ends_in_order() -> None:
-    # obstore's runtime aborts many a process that ends soon after an asynchronous call: hence its synchronous ones.
-    program = """
-import asyncio
-from services.file.models import Part
-from services.file.store import open_parts
-
-async def main():
-    async with open_parts("memory:///", threads=2) as store:
-        part = Part(0, 5, 0xC9A3E0BF, store.new_key())
-        await store.put(part, [b"he", b"llo"], lambda piece: None)
-        await store.delete([part.key])
-
-asyncio.run(main())
-"""
-    for _ in range(4):
-        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -5,7 +5,8 @@ Either is used from threads: obstore's own event loop ends badly with a process 
 
 from services.file.store.bucket import Bucket
 from services.file.store.folder import Folder
-from services.file.store.parts import PartStore, open_parts
+from services.file.store.opening import open_parts
+from services.file.store.parts import PartStore
 from services.file.store.protocol import Buffer, PartLost, Store, StoredObject, StoreFailed
 
 __all__ = ["Bucket", "Buffer", "Folder", "PartLost", "PartStore", "Store", "StoreFailed", "StoredObject", "open_parts"]

@@ -1,12 +1,12 @@
 """A store behind obstore: S3, Google Cloud Storage, Azure, or memory."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
+from services.file.store.obstore_errors import is_without_bucket, summary
 from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartLost, StoredObject, StoreFailed
 
 
@@ -29,6 +29,8 @@ class Bucket:
         try:
             return bytes(obstore.get(self._objects, key).bytes())
         except FileNotFoundError as error:
+            if is_without_bucket(error):
+                raise StoreFailed(summary(error)) from error
             raise PartLost(f"part {key} is not there") from error
         except (OSError, BaseError) as error:
             raise StoreFailed(summary(error)) from error
@@ -40,10 +42,16 @@ class Bucket:
                 obstore.delete(self._objects, list(keys))
             except FileNotFoundError:  # Some stores stop there; so one by one.
                 for key in keys:
-                    with suppress(FileNotFoundError):
-                        obstore.delete(self._objects, key)
+                    self._delete_one(key)
         except (OSError, BaseError) as error:
             raise StoreFailed(summary(error)) from error
+
+    def _delete_one(self, key: str) -> None:
+        try:
+            obstore.delete(self._objects, key)
+        except FileNotFoundError as error:
+            if is_without_bucket(error):
+                raise
 
     def list(self, after: str = "") -> Iterator[Sequence[StoredObject]]:
         """As Store.list."""
@@ -52,8 +60,3 @@ class Bucket:
                 yield [StoredObject(found["path"], found["size"], found["last_modified"]) for found in page]
         except (OSError, BaseError) as error:
             raise StoreFailed(summary(error)) from error
-
-
-def summary(error: Exception) -> str:
-    """The first line: what follows in obstore's errors is the whole request."""
-    return str(error).split("\n", 1)[0]

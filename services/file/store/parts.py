@@ -1,23 +1,16 @@
-"""Parts in a store, and how it is opened."""
+"""Parts in a store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from pathlib import Path
+from time import monotonic
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
 import google_crc32c
-from obstore.exceptions import BaseError
-from obstore.store import from_url
 
 from services.file.models import Part
-from services.file.store.bucket import Bucket, summary
-from services.file.store.folder import Folder, fsync_folder
-from services.file.store.protocol import Buffer, PartLost, Store, StoredObject
+from services.file.store.protocol import Buffer, PartLost, Store, StoredObject, StoreFailed
 from services.kit.ids import uuid7
-from services.kit.settings import SettingUnusable
 
 T = TypeVar("T")
 
@@ -25,9 +18,11 @@ T = TypeVar("T")
 class PartStore:
     """Parts in a store, verified when they are read, without holding up the event loop."""
 
-    def __init__(self, store: Store, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, store: Store, threads: ThreadPoolExecutor, *, patience: float) -> None:
+        """Uses these threads; what has waited for one for longer than `patience` seconds is StoreFailed."""
         self._store = store
         self._threads = threads
+        self._patience = patience
 
     @staticmethod
     def new_key() -> str:
@@ -75,28 +70,12 @@ class PartStore:
             yield page
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        asked = monotonic()
 
+        def in_turn() -> T:
+            # When the store hangs, whoever waits for a thread would wait for those before, one after the other.
+            if monotonic() - asked > self._patience:
+                raise StoreFailed("its threads are all waiting for it")
+            return work()
 
-@asynccontextmanager
-async def open_parts(url: str, *, threads: int) -> AsyncIterator[PartStore]:
-    """The store at a URL, used with so many threads. A folder is created. Raises SettingUnusable."""
-    try:
-        store = await asyncio.to_thread(_opened, url)
-    except (OSError, BaseError, ValueError) as error:
-        raise SettingUnusable(f"PARLEY_FILE_STORE_URL: the store cannot be opened: {summary(error)}") from error
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
-    try:
-        yield PartStore(store, pool)
-    finally:
-        await asyncio.to_thread(pool.shutdown)
-
-
-def _opened(url: str) -> Store:
-    parts = urlsplit(url)
-    if parts.scheme != "file":
-        return Bucket(from_url(url))
-    root = Path(unquote(parts.path))
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fsync_folder(root.parent)
-    return Folder(root)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_turn)
