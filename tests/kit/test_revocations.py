@@ -163,7 +163,8 @@ async def test_a_call_in_the_first_moments_waits_until_it_is_known_who_was_revok
     revoked.add([ended], time.time() + 60)
     revoked.is_complete = True
     first, second = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(first, Caller) and first.session_id == good
+    assert isinstance(first, Caller)
+    assert first.session_id == good
     assert isinstance(second, SessionRevoked)
 
 
