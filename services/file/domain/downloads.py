@@ -12,7 +12,8 @@ from services.file.domain.failures import told_to_the_client
 from services.file.domain.slots import Slots
 from services.file.errors import FileNotFound, RangeInvalid
 from services.file.models import Part, Piece, StoredFile
-from services.file.repository import FileRows, UploadRows
+from services.file.repository.files import FileRows
+from services.file.repository.parts import PartRows
 from services.file.store import PartLost, PartStore
 from services.kit.database import Database
 
@@ -37,8 +38,8 @@ class Downloads:
         self._slots.take(user_id)
         try:
             async with self._db.read() as tx:
-                file = await FileRows(tx).get(user_id, file_id)
-            if file is None:
+                file = await FileRows(tx).get(file_id)
+            if file is None or file.user_id != user_id:
                 raise FileNotFound
             if offset > file.size_bytes:
                 raise RangeInvalid(file.size_bytes)
@@ -77,7 +78,7 @@ class Download:
         position = self.offset
         while position < self.end:
             async with self.db.read() as tx:
-                parts = await UploadRows(tx).list_parts_from(self.file.upload_id, position, PARTS_AT_A_TIME)
+                parts = await PartRows(tx).list_from(self.file.upload_id, position, PARTS_AT_A_TIME)
             for part in parts:
                 if position < self.end:
                     yield part, await self._read(part, position)

@@ -1,12 +1,12 @@
 """The files of a user."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.file.errors import FileNotFound
 from services.file.models import StoredFile
-from services.file.repository import FileRows
+from services.file.repository.files import FileRows
 from services.kit.database import Database
 from services.kit.pages import Page, PageRequest
 
@@ -21,18 +21,21 @@ class Files:
     async def get_file(self, user_id: UUID, file_id: UUID) -> StoredFile:
         """The user's file. Raises FileNotFound."""
         async with self._db.read() as tx:
-            file = await FileRows(tx).get(user_id, file_id)
-        if file is None:
+            file = await FileRows(tx).get(file_id)
+        if file is None or file.user_id != user_id:
             raise FileNotFound
         return file
 
     async def list_files(self, user_id: UUID, page: PageRequest) -> Page[StoredFile]:
         """A page of the user's files, newest first."""
         async with self._db.read() as tx:
-            return await FileRows(tx).list_newest_first(user_id, page)
+            return await FileRows(tx).list_present(user_id, page, (), None)
 
     async def delete_file(self, user_id: UUID, file_id: UUID) -> None:
         """Delete the user's file: it is not found any more, and its bytes are removed later. Raises FileNotFound."""
         async with self._db.transaction() as tx:
-            if not await FileRows(tx).delete(user_id, file_id, self._clock()):
+            file = await FileRows(tx).get_deleted_or_not(user_id, file_id)
+            if file is None or file.delete_time is not None:
                 raise FileNotFound
+            now = self._clock()
+            await FileRows(tx).set_deletion(file_id, now, now + timedelta(days=30))

@@ -5,7 +5,9 @@ from uuid import UUID
 import structlog
 
 from services.file.domain.removal import remove_discarded
-from services.file.repository import FileRows, UploadRows
+from services.file.repository.files import FileRows
+from services.file.repository.parts import PartRows
+from services.file.repository.uploads import UploadRows
 from services.file.store import PartStore
 from services.kit.database import Database
 

@@ -110,9 +110,9 @@ class UploadRows:
         row = (await self._tx.execute(_TAKE_OVER, values)).first()
         return None if row is None else Upload._make(row)
 
-    async def discard(self, user_id: UUID, upload_id: UUID) -> bool:
+    async def discard(self, user_id: UUID, upload_id: UUID, now: datetime) -> bool:
         """Let an open upload of the user's be DISCARDED; False if it is not open."""
-        return bool(await self._discard(UploadTable.id == upload_id, UploadTable.user_id == user_id, _IS_OPEN))
+        return bool(await self._discard(now, UploadTable.id == upload_id, UploadTable.user_id == user_id, _IS_OPEN))
 
     async def discard_expired(self, now: datetime, limit: int) -> int:
         """Let some open uploads that have expired be DISCARDED; how many."""
@@ -123,13 +123,13 @@ class UploadRows:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return len(await self._discard(UploadTable.id.in_(chosen)))
+        return len(await self._discard(now, UploadTable.id.in_(chosen)))
 
-    async def discard_stored(self, upload_ids: Sequence[UUID]) -> None:
+    async def discard_stored(self, upload_ids: Sequence[UUID], now: datetime) -> None:
         """Let uploads whose files are gone be DISCARDED."""
-        await self._discard(UploadTable.id.in_(upload_ids))
+        await self._discard(now, UploadTable.id.in_(upload_ids))
 
-    async def discard_of(self, user_id: UUID, limit: int) -> list[UUID]:
+    async def discard_of(self, user_id: UUID, now: datetime, limit: int) -> list[UUID]:
         """Let some uploads of a user that are no files be DISCARDED, and tell which are."""
         chosen = (
             select(UploadTable.id, UploadTable.state)
@@ -139,14 +139,14 @@ class UploadRows:
             .with_for_update()
         )
         found = (await self._tx.execute(chosen)).all()
-        await self._discard(UploadTable.id.in_([row.id for row in found if row.state == UploadState.OPEN]))
+        await self._discard(now, UploadTable.id.in_([row.id for row in found if row.state == UploadState.OPEN]))
         return [row.id for row in found]
 
-    async def list_discarded(self, after: UUID, limit: int) -> list[UUID]:
-        """Some discarded uploads, in the order of their ids, after this one."""
+    async def list_discarded(self, before: datetime, after: UUID, limit: int) -> list[UUID]:
+        """Some uploads that were discarded before then, in the order of their ids, after this one."""
         statement = (
             select(UploadTable.id)
-            .where(UploadTable.state == UploadState.DISCARDED, UploadTable.id > after)
+            .where(UploadTable.state == UploadState.DISCARDED, UploadTable.update_time < before, UploadTable.id > after)
             .order_by(UploadTable.id)
             .limit(limit)
         )
@@ -179,8 +179,8 @@ class UploadRows:
         row = (await self._tx.execute(select(*_UPLOAD).where(*conditions))).first()
         return None if row is None else Upload._make(row)
 
-    async def _discard(self, *conditions: ColumnElement[bool]) -> list[UUID]:
-        statement = update(UploadTable).where(*conditions).values(state=UploadState.DISCARDED)
+    async def _discard(self, now: datetime, *conditions: ColumnElement[bool]) -> list[UUID]:
+        statement = update(UploadTable).where(*conditions).values(state=UploadState.DISCARDED, update_time=now)
         discarded = list((await self._tx.execute(statement.returning(UploadTable.id))).scalars())
         await UsageRows(self._tx).free(discarded)
         return discarded
