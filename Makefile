@@ -6,10 +6,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-slow check gen fmt lock bench clean
+.PHONY: help setup up demo test test-s3 test-slow check gen fmt lock bench clean
 
 help: ## List these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Create or update .venv from the locks (everything below does it first)
 	@command -v $(PYTHON) >/dev/null || { echo "Parley needs Python 3.11 or newer, and there is no $(PYTHON)." >&2; exit 1; }
@@ -23,6 +23,10 @@ demo: setup ## Show it working: people, an agent, a file and a room
 
 test: setup ## Run the tests that are quick
 	@exec $(BIN)/python -m pytest --quiet -m "not slow" --numprocesses auto --maxprocesses 4 $(ARGS)
+
+test-s3: setup ## Run the tests of files, slow ones too, against an S3 server instead of a folder; it is built with Go
+	@$(BIN)/python -m tools.s3_server
+	@exec $(BIN)/python -m pytest --quiet --s3 --numprocesses auto --maxprocesses 4 tests/file $(ARGS)
 
 test-slow: setup ## Run the others: processes killed, crowds, the whole suite as people run it
 	@exec $(BIN)/python -m pytest --quiet -m slow $(ARGS)

@@ -33,6 +33,10 @@ TEMPLATE = "parley_template"
 pytest_plugins = ["tests.canaries"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--s3", action="store_true", help="keep files on an S3 server that the tests start")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server: an embedded one, or the one that PARLEY_TEST_DATABASE_URL names."""

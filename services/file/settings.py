@@ -23,6 +23,11 @@ class FileStoreSettings(DatabaseSettings):
         "the environment as those stores' clients name them; by default the folder `files` in PARLEY_DATA_DIR.",
     )
     file_store_threads: int = Field(8, ge=1, le=256, description="Reads and writes of the store at a time, a process.")
+    file_store_timeout: Seconds = Field(
+        20.0,
+        description="Seconds that a request to an object store may take, with one part at the most; one that fails is "
+        "repeated within half as long.",
+    )
     file_idle_timeout: Seconds = Field(30.0, description="Seconds that an upload stream may send nothing.")
     file_unfinished_after: Seconds = Field(
         3600.0, description="Seconds without progress after which the worker removes an upload's parts."

@@ -1,7 +1,7 @@
 """Where the objects of the file service meet."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 from parley.file.v1 import file_service_pb2
@@ -14,8 +14,8 @@ from services.file.domain.upload import UploadLimits
 from services.file.domain.uploads import Uploads
 from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
 from services.file.servicer import FileServicer
-from services.file.settings import FileJobSettings, FileSettings
-from services.file.store import open_parts
+from services.file.settings import FileJobSettings, FileSettings, FileStoreSettings
+from services.file.store import PartStore, open_parts
 from services.kit.calls import Registration
 from services.kit.database import Database
 from services.kit.identity import open_identity
@@ -33,7 +33,7 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
     async with (
         Database.open(settings, role="file") as db,
         open_identity(settings, "file") as identity,
-        open_parts(settings.store_url, threads=settings.file_store_threads) as store,
+        _open_store(settings) as store,
     ):
         uploads = Uploads(db, store, clock=utc_now, limits=_limits(settings))
         downloads = Downloads(
@@ -58,7 +58,7 @@ async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Jo
     """What the worker does for files."""
     async with (
         Database.open(settings, role="file") as db,
-        open_parts(settings.store_url, threads=settings.file_store_threads) as store,
+        _open_store(settings) as store,
     ):
         sweep = Sweep(
             db,
@@ -72,6 +72,10 @@ async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Jo
             Job(REMOVE_DELETED_FILES, sweep.remove_deleted_files, cron="* * * * *"),
             Job(PURGE_USER, Purge(db, store).purge_user, then=step_after(PURGE_USER)),
         ]
+
+
+def _open_store(settings: FileStoreSettings) -> AbstractAsyncContextManager[PartStore]:
+    return open_parts(settings.store_url, threads=settings.file_store_threads, timeout=settings.file_store_timeout)
 
 
 def _limits(settings: FileSettings) -> UploadLimits:

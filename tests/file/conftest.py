@@ -1,18 +1,56 @@
 """A running file service with small parts, so that small files have several."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
-from services.file.settings import FileSettings
+from services.file.settings import FileSettings, FileStoreSettings
 from services.file.wiring import open_file
 from services.kit.database import Database
-from tests.file.steps import PART, Behind
+from tests.file.steps import PART, Behind, Kept
+from tools import s3_server
 
 ServeFiles = Callable[..., Awaitable[FileServiceStub]]
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """Where this test's files are: in a folder, or with --s3 under a prefix of its own in a bucket."""
+    if not request.config.getoption("--s3"):
+        folder = tmp_path / "data" / "files"
+        return Kept(folder.as_uri(), folder, folder)
+    server: s3_server.S3Server = request.getfixturevalue("s3")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    prefix = f"tests/{uuid4().hex}"
+    return Kept(f"s3://{s3_server.BUCKET}/{prefix}", server.folder / prefix, server.folder)
+
+
+@pytest.fixture
+def in_a_folder(request: pytest.FixtureRequest) -> None:
+    """For tests that make a folder fail."""
+    if request.config.getoption("--s3"):
+        pytest.skip("about a folder")
+
+
+@pytest.fixture
+def settings(settings: Callable[..., Any], kept: Kept) -> Callable[..., Any]:
+    """As for all tests, with this test's store."""
+
+    def make(kind: type[Any], **values: Any) -> Any:
+        return settings(kind, **({"file_store_url": kept.url} if issubclass(kind, FileStoreSettings) else {}) | values)
+
+    return make
 
 
 @pytest.fixture
@@ -33,5 +71,5 @@ async def files(serve_files: ServeFiles) -> FileServiceStub:
 
 
 @pytest.fixture
-def behind(tmp_path: Path, database: Database) -> Behind:
-    return Behind(tmp_path / "data" / "files", database)
+def behind(kept: Kept, database: Database) -> Behind:
+    return Behind(kept, database)

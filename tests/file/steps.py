@@ -5,13 +5,14 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 from sqlalchemy import text
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.store import Bucket, Folder
 from services.kit.database import Database
 
 KIB, MIB = 2**10, 2**20
@@ -81,11 +82,25 @@ async def list_ids(files: FileServiceStub, metadata: Metadata) -> list[str]:
     return [file.id for file in response.files]
 
 
+class Kept(NamedTuple):
+    """Where a test's parts are: the store's URL; the folder in which each is a file, also on S3; the whole store's."""
+
+    url: str
+    folder: Path
+    whole: Path
+
+    @property
+    def store(self) -> type[Folder | Bucket]:
+        """The kind of store that the URL opens."""
+        return Folder if self.url.startswith("file:") else Bucket
+
+
 class Behind:
     """What is really kept: the files of the store's folder, and the rows."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
-        self.folder = folder
+    def __init__(self, kept: Kept, database: Database) -> None:
+        self.folder = kept.folder
+        self.kept = kept
         self._database = database
 
     def parts(self) -> list[Path]:

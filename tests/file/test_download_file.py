@@ -141,11 +141,11 @@ async def test_a_hole_in_the_manifest_is_data_loss(
 async def test_a_store_that_is_away_is_unavailable_and_no_data_loss(
     files: FileServiceStub, as_user: Any, stored: pb2.File, behind: Behind
 ) -> None:
-    away = behind.folder.with_name("elsewhere")
-    shutil.move(behind.folder, away)
+    away = behind.kept.whole.with_name("elsewhere")
+    shutil.move(behind.kept.whole, away)
     with raises_status(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
         await download(files, as_user("ann"), stored.id)
-    shutil.move(away, behind.folder)
+    shutil.move(away, behind.kept.whole)
     assert (await download(files, as_user("ann"), stored.id))[1] == DATA
 
 

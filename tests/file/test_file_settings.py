@@ -13,7 +13,7 @@ def test_files_of_five_tebibytes_can_be_allowed(settings: Any) -> None:
 
 
 def test_the_store_is_a_folder_of_the_data_by_default(settings: Any) -> None:
-    made = settings(FileSettings)
+    made = settings(FileSettings, file_store_url="")
     assert made.store_url == (made.data_dir / "files").as_uri()
     assert settings(FileSettings, file_store_url="s3://bucket/prefix").store_url == "s3://bucket/prefix"
 

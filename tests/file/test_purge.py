@@ -11,7 +11,7 @@ from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from services.file.jobs import PURGE_USER
 from services.file.settings import FileJobSettings
-from services.file.store import Folder, StoreFailed
+from services.file.store import StoreFailed
 from services.file.wiring import open_file_jobs
 from tests.file.steps import PART, Behind, chunks, download, eventually, some_bytes, start, then_wait, upload, whole
 
@@ -66,16 +66,16 @@ async def test_a_purge_that_the_store_breaks_off_is_finished_by_the_next(
 ) -> None:
     for _ in range(3):
         await upload(files, as_user("ann"), whole(DATA))
-    calls, delete = 0, Folder.delete
+    calls, delete = 0, behind.kept.store.delete
 
-    def fail_later(self: Folder, keys: Any) -> None:
+    def fail_later(self: Any, keys: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise StoreFailed("away")
         delete(self, keys)
 
-    monkeypatch.setattr(Folder, "delete", fail_later)
+    monkeypatch.setattr(behind.kept.store, "delete", fail_later)
     with pytest.raises(StoreFailed):
         await purge("ann")
     assert len(behind.parts()) == 6

@@ -20,7 +20,7 @@ from services.file.domain.uploads import Uploads
 from services.file.jobs import REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
 from services.file.models import Chunk, Start
 from services.file.settings import FileJobSettings
-from services.file.store import Folder, StoreFailed, open_parts
+from services.file.store import StoreFailed, open_parts
 from services.file.wiring import open_file_jobs
 from services.kit.database import Database
 from services.kit.ids import utc_now
@@ -101,12 +101,11 @@ async def open_upload(files: FileServiceStub, as_user: Any, behind: Behind) -> A
 async def test_what_a_killed_process_had_stored_is_removed(
     database_url: str, as_user: Any, behind: Behind, run_jobs: Any
 ) -> None:
-    behind.folder.mkdir(parents=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         KILLED,
-        behind.folder.as_uri(),
+        behind.kept.url,
         str(as_user.id("ann")),
         env={**os.environ, "PARLEY_DATABASE_URL": database_url},
     )
@@ -147,8 +146,7 @@ async def test_an_upload_that_was_swept_cannot_become_a_file(
 async def test_an_upload_says_that_it_lives_while_its_part_fills(
     database: Database, as_user: Any, behind: Behind, run_jobs: Any
 ) -> None:
-    behind.folder.mkdir(parents=True)
-    async with open_parts(behind.folder.as_uri(), threads=1) as store:
+    async with open_parts(behind.kept.url, threads=1) as store:
         now = utc_now()
         writer = PartWriter(
             database,
@@ -217,7 +215,7 @@ async def test_what_the_store_does_not_remove_now_is_removed_by_a_later_run(
         raise StoreFailed("away")
 
     with monkeypatch.context() as failing:
-        failing.setattr(Folder, "delete", fail)
+        failing.setattr(behind.kept.store, "delete", fail)
         await run_jobs()
     assert len(behind.parts()) == 4
     await run_jobs()
@@ -227,17 +225,17 @@ async def test_what_the_store_does_not_remove_now_is_removed_by_a_later_run(
 async def test_an_upload_is_removed_although_its_client_goes_away_meanwhile(
     database: Database, as_user: Any, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    removing, go_on, delete = threading.Event(), threading.Event(), Folder.delete
+    removing, go_on, delete = threading.Event(), threading.Event(), behind.kept.store.delete
 
-    def slow_delete(self: Folder, keys: Sequence[str]) -> None:
+    def slow_delete(self: Any, keys: Sequence[str]) -> None:
         removing.set()
         go_on.wait(DEADLINE)
         delete(self, keys)
 
-    monkeypatch.setattr(Folder, "delete", slow_delete)
+    monkeypatch.setattr(behind.kept.store, "delete", slow_delete)
     hour, user_id = timedelta(hours=1), as_user.id("ann")
     limits = UploadLimits(len(DATA), PART, 1, 1, 1, idle_timeout=hour, heartbeat=hour)
-    async with open_parts(behind.folder.as_uri(), threads=1) as store:
+    async with open_parts(behind.kept.url, threads=1) as store:
         uploads = Uploads(database, store, clock=utc_now, limits=limits)
 
         async def receive() -> None:
@@ -259,15 +257,15 @@ async def test_an_upload_is_removed_although_its_client_goes_away_meanwhile(
 async def test_a_part_that_reaches_the_store_after_the_sweep_is_not_left_there(
     database: Database, as_user: Any, behind: Behind, run_jobs: Any, monkeypatch: Any
 ) -> None:
-    begun, go_on, put = threading.Event(), threading.Event(), Folder.put
+    begun, go_on, put = threading.Event(), threading.Event(), behind.kept.store.put
 
-    def put_late(self: Folder, key: str, data: Any) -> None:
+    def put_late(self: Any, key: str, data: Any) -> None:
         begun.set()
         assert go_on.wait(DEADLINE)
         put(self, key, data)
 
-    monkeypatch.setattr(Folder, "put", put_late)
-    async with open_parts(behind.folder.as_uri(), threads=2) as store:
+    monkeypatch.setattr(behind.kept.store, "put", put_late)
+    async with open_parts(behind.kept.url, threads=2) as store:
         writer = PartWriter(
             database,
             store,

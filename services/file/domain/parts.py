@@ -129,7 +129,7 @@ class PartWriter:
             await uploads.insert_part(self.upload_id, part)
             self._last_recorded, self._last_key = now, part.key
         with told_to_the_client(self.upload_id):
-            await self._store.put(part, data, self._sha256.update)
+            await self._store.put(part, [data], self._sha256.update)
 
     async def _touch(self) -> None:
         now = self._clock()
