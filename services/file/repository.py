@@ -15,7 +15,7 @@ _FILE = tuple(getattr(FileTable, name) for name in StoredFile._fields)
 _PART = tuple(getattr(PartTable, name) for name in Part._fields)
 
 _OWN = (FileTable.user_id == bindparam("user_id"), FileTable.delete_time.is_(None))
-_GET = select(*_FILE).where(FileTable.id == bindparam("id"), *_OWN)
+_FIND = select(*_FILE).where(FileTable.id == bindparam("id"), FileTable.delete_time.is_(None))
 _LIST = NewestFirst(StoredFile._make, _FILE, *_OWN)
 
 _IS_OPEN = (UploadTable.id == bindparam("upload_id"), UploadTable.state == UploadState.OPEN)
@@ -36,9 +36,9 @@ class FileRows:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def get(self, user_id: UUID, file_id: UUID) -> StoredFile | None:
-        """The user's file of this id."""
-        row = (await self._tx.execute(_GET, {"id": file_id, "user_id": user_id})).first()
+    async def find(self, file_id: UUID) -> StoredFile | None:
+        """The file of this id, whoever's it is."""
+        row = (await self._tx.execute(_FIND, {"id": file_id})).first()
         return None if row is None else StoredFile._make(row)
 
     async def list_newest_first(self, user_id: UUID, page: PageRequest) -> Page[StoredFile]:

@@ -16,7 +16,7 @@ from services.kit.streams import Requests, Stream
 
 
 class FileServicer:
-    """The files of the caller."""
+    """Files: those of the caller, and to read also those that are shared with the caller."""
 
     def __init__(self, uploads: Uploads, downloads: Downloads, files: Files) -> None:
         self._uploads = uploads

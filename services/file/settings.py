@@ -75,6 +75,20 @@ class FileSettings(FileStoreSettings, ServiceSettings):
     file_max_uploads_per_user: int = Field(32, ge=1, le=100_000, description="Of those, how many one user may have.")
     file_max_downloads: int = Field(128, ge=1, le=100_000, description="Downloads at a time, a process.")
     file_max_downloads_per_user: int = Field(64, ge=1, le=100_000, description="Of those, how many one user may have.")
+    agent_port: Port = Field(50052, description="Port of the agent service.")
+    agent_target: str = Field("", description="Where file reaches agent; by default `127.0.0.1:PARLEY_AGENT_PORT`.")
+    chat_port: Port = Field(50054, description="Port of the chat service.")
+    chat_target: str = Field("", description="Where file reaches chat; by default `127.0.0.1:PARLEY_CHAT_PORT`.")
+
+    @property
+    def agent_address(self) -> str:
+        """The gRPC target of the agent service."""
+        return self.agent_target or f"127.0.0.1:{self.agent_port}"
+
+    @property
+    def chat_address(self) -> str:
+        """The gRPC target of the chat service."""
+        return self.chat_target or f"127.0.0.1:{self.chat_port}"
 
 
 class FileJobSettings(FileStoreSettings):

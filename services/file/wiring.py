@@ -8,11 +8,13 @@ from parley.file.v1 import file_service_pb2
 from services.file.domain.downloads import Downloads
 from services.file.domain.files import Files
 from services.file.domain.purge import Purge
+from services.file.domain.readers import open_readers
 from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
 from services.file.domain.upload import UploadLimits
 from services.file.domain.uploads import Uploads
 from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.owners import open_owners
 from services.file.servicer import FileServicer
 from services.file.settings import FileJobSettings, FileSettings, FileStoreSettings
 from services.file.store import PartStore, open_parts
@@ -33,19 +35,23 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
     async with (
         Database.open(settings, role="file") as db,
         open_identity(settings, "file") as identity,
+        open_owners(settings.chat_address, settings.agent_address, identity.tokens) as owners,
+        open_readers(owners) as readers,
         _open_store(settings) as store,
     ):
         uploads = Uploads(db, store, clock=utc_now, limits=_limits(settings))
         downloads = Downloads(
             db,
             store,
+            readers,
             piece_bytes=settings.file_download_chunk_bytes,
             slots=Slots(in_the_process=settings.file_max_downloads, for_a_user=settings.file_max_downloads_per_user),
         )
+        files = Files(db, readers, clock=utc_now)
         try:
             yield Service(
                 name="file",
-                registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, Files(db, clock=utc_now)))],
+                registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, files))],
                 identity=identity,
                 is_ready=lambda: db.is_ready,
             )

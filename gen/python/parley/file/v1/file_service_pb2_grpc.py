@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class FileServiceStub:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -75,7 +77,9 @@ class FileServiceStub:
 
 class FileServiceServicer:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
     """
 
     def GetUploadLimits(self, request, context):
@@ -113,14 +117,16 @@ class FileServiceServicer:
         """Downloads a file or a part of it: first the file's metadata, then its bytes in order. Bytes are verified against the
         stored checksums before they are sent.
 
-        Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE.
+        Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE; for others than the owner also
+        DEPENDENCY_UNAVAILABLE (chat or agent).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFile(self, request, context):
-        """The metadata of one file. Reasons: FILE_NOT_FOUND.
+        """The metadata of one file. Reasons: FILE_NOT_FOUND; for others than the owner also DEPENDENCY_UNAVAILABLE (chat or
+        agent).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,7 +196,9 @@ def add_FileServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FileService:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
     """
 
     @staticmethod

@@ -14,7 +14,9 @@ GRPC_VERSION: str
 
 class FileServiceStub:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -40,10 +42,13 @@ class FileServiceStub:
     """Downloads a file or a part of it: first the file's metadata, then its bytes in order. Bytes are verified against the
     stored checksums before they are sent.
 
-    Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE.
+    Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE; for others than the owner also
+    DEPENDENCY_UNAVAILABLE (chat or agent).
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
-    """The metadata of one file. Reasons: FILE_NOT_FOUND."""
+    """The metadata of one file. Reasons: FILE_NOT_FOUND; for others than the owner also DEPENDENCY_UNAVAILABLE (chat or
+    agent).
+    """
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]
     """The caller's files, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
     DeleteFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.DeleteFileRequest, _file_service_pb2.DeleteFileResponse]
@@ -54,7 +59,9 @@ class FileServiceStub:
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
     """
 
     @_abc_1.abstractmethod
@@ -102,7 +109,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         """Downloads a file or a part of it: first the file's metadata, then its bytes in order. Bytes are verified against the
         stored checksums before they are sent.
 
-        Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE.
+        Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE; for others than the owner also
+        DEPENDENCY_UNAVAILABLE (chat or agent).
         """
 
     @_abc_1.abstractmethod
@@ -111,7 +119,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.GetFileRequest,
         context: _aio.ServicerContext[_file_service_pb2.GetFileRequest, _abc.Awaitable[_file_service_pb2.GetFileResponse]],
     ) -> _abc.Awaitable[_file_service_pb2.GetFileResponse]:
-        """The metadata of one file. Reasons: FILE_NOT_FOUND."""
+        """The metadata of one file. Reasons: FILE_NOT_FOUND; for others than the owner also DEPENDENCY_UNAVAILABLE (chat or
+        agent).
+        """
 
     @_abc_1.abstractmethod
     def ListFiles(
