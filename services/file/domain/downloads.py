@@ -9,6 +9,7 @@ from uuid import UUID
 import google_crc32c
 
 from services.file.domain.failures import told_to_the_client
+from services.file.domain.readers import Readers
 from services.file.domain.slots import Slots
 from services.file.errors import FileNotFound, RangeInvalid
 from services.file.models import Part, Piece, StoredFile
@@ -23,23 +24,24 @@ PARTS_AT_A_TIME = 100
 class Downloads:
     """Opens downloads, as many at a time as the process has memory for."""
 
-    def __init__(self, db: Database, store: PartStore, *, piece_bytes: int, slots: Slots) -> None:
+    def __init__(self, db: Database, store: PartStore, readers: Readers, *, piece_bytes: int, slots: Slots) -> None:
         self._db = db
         self._store = store
+        self._readers = readers
         self._piece_bytes = piece_bytes
         self._slots = slots
 
     @asynccontextmanager
     async def download_file(self, user_id: UUID, file_id: UUID, offset: int, limit: int) -> AsyncIterator["Download"]:
-        """The bytes of the user's file from `offset` on, at most `limit` of them, or all if that is 0.
+        """The bytes of a file that the user may read, from `offset` on, at most `limit` of them, or all if that is 0.
 
-        Raises FileNotFound, RangeInvalid, Overloaded.
+        Raises FileNotFound, RangeInvalid, Overloaded, DependencyUnavailable.
         """
         self._slots.take(user_id)
         try:
             async with self._db.read() as tx:
                 file = await FileRows(tx).get(file_id)
-            if file is None or file.user_id != user_id:
+            if file is None or not await self._readers.is_for(user_id, file):
                 raise FileNotFound
             if offset > file.size_bytes:
                 raise RangeInvalid(file.size_bytes)

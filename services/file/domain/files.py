@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from services.file.domain.readers import Readers
 from services.file.errors import FileNotFound
 from services.file.models import StoredFile
 from services.file.repository.files import FileRows
@@ -12,17 +13,18 @@ from services.kit.pages import Page, PageRequest
 
 
 class Files:
-    """What a user can do with files that are stored. Others' files are not found."""
+    """What a user can do with files that are stored. Those that the user may not read are not found."""
 
-    def __init__(self, db: Database, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, db: Database, readers: Readers, *, clock: Callable[[], datetime]) -> None:
         self._db = db
+        self._readers = readers
         self._clock = clock
 
     async def get_file(self, user_id: UUID, file_id: UUID) -> StoredFile:
-        """The user's file. Raises FileNotFound."""
+        """A file that the user may read. Raises FileNotFound, DependencyUnavailable."""
         async with self._db.read() as tx:
             file = await FileRows(tx).get(file_id)
-        if file is None or file.user_id != user_id:
+        if file is None or not await self._readers.is_for(user_id, file):
             raise FileNotFound
         return file
 

@@ -13,7 +13,7 @@ from services.kit.pages import next_page_token, read_page
 
 
 class FilesServicer:
-    """The files of the caller."""
+    """Files: those of the caller, and to read also those that are shared with the caller."""
 
     def __init__(self, downloads: Downloads, files: Files) -> None:
         self._downloads = downloads
