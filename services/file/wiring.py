@@ -15,8 +15,8 @@ from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
 from services.file.domain.uploads import Uploads
 from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
-from services.file.owners import open_owners
 from services.file.models import Usage
+from services.file.owners import open_owners
 from services.file.servicer.downloads import FilesServicer
 from services.file.servicer.uploads import UploadServicer
 from services.file.settings import FileJobSettings, FileSettings, FileStoreSettings
@@ -56,7 +56,9 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
         try:
             yield Service(
                 name="file",
-                registrations=[Registration(FILE_SERVICE, (UploadServicer(uploads, claims), FilesServicer(downloads, files)))],
+                registrations=[
+                    Registration(FILE_SERVICE, (UploadServicer(uploads, claims), FilesServicer(downloads, files)))
+                ],
                 identity=identity,
                 is_ready=lambda: db.is_ready,
             )
@@ -71,17 +73,11 @@ async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Jo
         Database.open(settings, role="file") as db,
         _open_store(settings) as store,
     ):
-        sweep = Sweep(
-            db,
-            store,
-            clock=utc_now,
-            unfinished_after=settings.unfinished_after,
-            deleted_after=settings.deleted_after,
-        )
+        sweep = Sweep(db, store, clock=utc_now)
         yield [
             Job(REMOVE_UNFINISHED_UPLOADS, sweep.remove_unfinished_uploads, cron="* * * * *"),
             Job(REMOVE_DELETED_FILES, sweep.remove_deleted_files, cron="* * * * *"),
-            Job(PURGE_USER, Purge(db, store).purge_user, then=step_after(PURGE_USER)),
+            Job(PURGE_USER, Purge(db, store, clock=utc_now).purge_user, then=step_after(PURGE_USER)),
         ]
 
 

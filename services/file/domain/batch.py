@@ -88,7 +88,9 @@ class UploadBatch:
         moved, self._moved = self._moved, {}
         self._any_moved.clear()
         open_now = ((key, self._open.get(key)) for key in moved)
-        return [(key, upload.progress) for key, upload in open_now if upload is not None and upload.progress is not None]
+        return [
+            (key, upload.progress) for key, upload in open_now if upload is not None and upload.progress is not None
+        ]
 
     def _is_passed_over(self, key: str, *, starts: bool) -> bool:
         """Whether it is of an upload that was rejected: the client sent it before it knew."""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.file.domain.ledger import Claim
 from services.file.domain.limits import UploadLimits
-from services.file.errors import FileTooLarge, QuotaExceeded, UploadFinished, UploadNotFound
+from services.file.errors import QuotaExceeded, UploadFinished, UploadNotFound
 from services.file.models import Resume, Start, StoredFile, Upload, UploadState, Usage
 from services.file.repository.files import FileRows
 from services.file.repository.parts import PartRows

@@ -136,7 +136,9 @@ class PartWriter:
         # What comes alone is hashed where it is stored, which saves a small file a change of threads.
         by_itself = is_last and self._hashing.is_idle
         hashed = None if by_itself else self._hashing.follow(offset, runs)
-        self._storing.append((part, asyncio.create_task(self._record_and_store(part, runs, hashed, by_itself=by_itself))))
+        self._storing.append(
+            (part, asyncio.create_task(self._record_and_store(part, runs, hashed, by_itself=by_itself)))
+        )
 
     async def _record_and_store(
         self, part: Part, runs: list[bytes], hashed: asyncio.Task[None] | None, *, by_itself: bool

@@ -1,12 +1,13 @@
 """Removing a user for good: the files' step of `services.kit.purge`."""
 
+from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
 import structlog
 
 from services.file.domain.removal import remove_discarded
 from services.file.repository.files import FileRows
-from services.file.repository.parts import PartRows
 from services.file.repository.uploads import UploadRows
 from services.file.store import PartStore
 from services.kit.database import Database
@@ -22,9 +23,10 @@ class Purge:
     As in the sweep, an upload is discarded first, and that is committed; only then its bytes are removed.
     """
 
-    def __init__(self, db: Database, store: PartStore) -> None:
+    def __init__(self, db: Database, store: PartStore, *, clock: Callable[[], datetime]) -> None:
         self._db = db
         self._store = store
+        self._clock = clock
 
     async def purge_user(self, user_id: str) -> None:
         """Remove all files and uploads of the user with their bytes. Raises StoreFailed."""
@@ -34,16 +36,16 @@ class Purge:
             files += forgotten
         while upload_ids := await self._discard_uploads(user):
             for upload_id in upload_ids:
-                await remove_discarded(self._db, self._store, upload_id)
+                await remove_discarded(self._db, self._store, upload_id, self._clock())
             uploads += len(upload_ids)
         log.info("user purged from files", user_id=user_id, files=files, uploads=uploads)
 
     async def _forget_files(self, user_id: UUID) -> int:
         async with self._db.transaction() as tx:
             upload_ids = await FileRows(tx).forget_of(user_id, ROWS_AT_A_TIME)
-            await UploadRows(tx).discard_stored(upload_ids)
+            await UploadRows(tx).discard_stored(upload_ids, self._clock())
         return len(upload_ids)
 
     async def _discard_uploads(self, user_id: UUID) -> list[UUID]:
         async with self._db.transaction() as tx:
-            return await UploadRows(tx).discard_of(user_id, ROWS_AT_A_TIME)
+            return await UploadRows(tx).discard_of(user_id, self._clock(), ROWS_AT_A_TIME)

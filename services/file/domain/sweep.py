@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from services.file.domain.removal import remove_discarded
+from services.file.domain.removal import NAMES_KEPT, remove_discarded
 from services.file.repository.files import FileRows
 from services.file.repository.parts import PartRows
 from services.file.repository.uploads import UploadRows
@@ -16,6 +16,8 @@ from services.kit.database import Database
 log = structlog.get_logger()
 
 ROWS_AT_A_TIME = 100
+GRACE = timedelta(seconds=60)
+"""How long a part may be on its way to the store after nobody needs it any more, in another process."""
 _BEFORE_ALL_IDS = UUID(int=0)
 
 
@@ -23,55 +25,64 @@ class Sweep:
     """Removes bytes that nobody needs. Every piece of it may be broken off, repeated, and done by several at once.
 
     An upload is discarded first, and that is committed: from then on it can neither record a part nor become a file,
-    whichever process it runs in. Only then its parts are removed.
+    whichever process it runs in. A part that was recorded before may still be on its way, so its bytes and rows are
+    removed a while later.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        store: PartStore,
-        *,
-        clock: Callable[[], datetime],
-        unfinished_after: timedelta,
-        deleted_after: timedelta,
-    ) -> None:
+    def __init__(self, db: Database, store: PartStore, *, clock: Callable[[], datetime]) -> None:
         self._db = db
         self._store = store
         self._clock = clock
-        self._unfinished_after = unfinished_after
-        self._deleted_after = deleted_after
 
     async def remove_unfinished_uploads(self) -> None:
-        """Remove uploads that made no progress for so long, and what others began to remove."""
-        before = self._clock() - self._unfinished_after
+        """Remove uploads that have expired, parts that were given up, and what others began to remove."""
+        now = self._clock()
         discarded = ROWS_AT_A_TIME
         while discarded == ROWS_AT_A_TIME:
             async with self._db.transaction() as tx:
-                discarded = await UploadRows(tx).discard_stale(before, ROWS_AT_A_TIME)
-        await self._remove_discarded()
+                discarded = await UploadRows(tx).discard_expired(now, ROWS_AT_A_TIME)
+        await self._remove_given_up(now)
+        await self._remove_discarded(now)
+        async with self._db.transaction() as tx:
+            await UploadRows(tx).forget_removed(now - NAMES_KEPT)
 
     async def remove_deleted_files(self) -> None:
-        """Remove the bytes and rows of files that were deleted so long ago."""
-        before = self._clock() - self._deleted_after
+        """Remove the bytes and rows of files that cannot be undeleted any more."""
+        now = self._clock()
         forgotten = ROWS_AT_A_TIME
         while forgotten == ROWS_AT_A_TIME:
             async with self._db.transaction() as tx:
-                upload_ids = await FileRows(tx).forget_deleted(before, ROWS_AT_A_TIME)
-                await UploadRows(tx).discard_stored(upload_ids)
+                upload_ids = await FileRows(tx).forget_due(now, ROWS_AT_A_TIME)
+                await UploadRows(tx).discard_stored(upload_ids, now)
             forgotten = len(upload_ids)
-        await self._remove_discarded()
+        await self._remove_discarded(now)
 
-    async def _remove_discarded(self) -> None:
+    async def _remove_given_up(self, now: datetime) -> None:
+        while True:
+            async with self._db.read() as tx:
+                given_up = await PartRows(tx).list_given_up(now - GRACE, ROWS_AT_A_TIME)
+            if not given_up:
+                return
+            try:
+                await self._store.delete([key for _, key in given_up])
+            except StoreFailed as error:  # They stay given up, and the next run tries again.
+                log.warning("store failed", cause=str(error))
+                return
+            async with self._db.transaction() as tx:
+                for upload_id, key in given_up:
+                    await PartRows(tx).delete(upload_id, [key])
+
+    async def _remove_discarded(self, now: datetime) -> None:
         last = _BEFORE_ALL_IDS
         removed = failed = 0
         while True:
             async with self._db.read() as tx:
-                upload_ids = await UploadRows(tx).list_discarded(last, ROWS_AT_A_TIME)
+                upload_ids = await UploadRows(tx).list_discarded(now - GRACE, last, ROWS_AT_A_TIME)
             if not upload_ids:
                 break
             for upload_id in upload_ids:
                 try:
-                    await remove_discarded(self._db, self._store, upload_id)
+                    await remove_discarded(self._db, self._store, upload_id, now)
                     removed += 1
                 except StoreFailed as error:  # It stays discarded, and the next run tries again.
                     failed += 1

@@ -97,9 +97,7 @@ class Uploads:
         hashing = Hashing(self._db, self._store, upload_id, digest, claim.persisted)
         writer = PartWriter(ledger, self._store, self._memory, hashing, part_bytes=self.limits.part_bytes)
         overlap = Overlap(self._db, upload_id)
-        written = Written(
-            claim, declared, writer, overlap, self._digests, limits=self.limits, clock=self._clock
-        )
+        written = Written(claim, declared, writer, overlap, self._digests, limits=self.limits, clock=self._clock)
         if claim.is_named:
             self._written[upload_id] = written
         return written
@@ -109,5 +107,5 @@ class Uploads:
             await upload.close()
         finally:
             self._slots.give_back(upload.user_id)
-            if upload.body is not None and self._written.get(upload.body.upload_id) is upload.body:
-                del self._written[upload.body.upload_id]
+            if (body := upload.body) is not None and self._written.get(body.upload_id) is body:
+                del self._written[body.upload_id]

@@ -5,7 +5,6 @@ from services.file.models import Piece, StoredFile
 from services.kit.timestamps import to_timestamp
 
 
-
 def to_message(file: StoredFile) -> pb2.File:
     """A file as its owner sees it."""
     return pb2.File(

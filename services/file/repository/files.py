@@ -92,7 +92,9 @@ class FileRows:
         values = {**changes, "revision": FileTable.revision + 1, "update_time": now}
         return await self._set(file_id, values)
 
-    async def set_deletion(self, file_id: UUID, delete_time: datetime | None, purge_time: datetime | None) -> StoredFile:
+    async def set_deletion(
+        self, file_id: UUID, delete_time: datetime | None, purge_time: datetime | None
+    ) -> StoredFile:
         """Delete a file that is locked, or take that back, and return it as it is then."""
         return await self._set(file_id, {"delete_time": delete_time, "purge_time": purge_time})
 

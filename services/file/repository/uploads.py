@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BYTEA, BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.file.models import FileTable, PartTable, Start, Upload, UploadState, UploadTable, Usage
@@ -18,7 +19,10 @@ _FILE_ID = (
 ).label("file_id")
 _UPLOAD: tuple[Any, ...] = (*(getattr(UploadTable, name) for name in Upload._fields if name != "file_id"), _FILE_ID)
 _IS_OPEN = UploadTable.state == UploadState.OPEN
-_IS_OWN = (UploadTable.user_id == bindparam("user_id"), UploadTable.resumable)
+_IS_OWN: tuple[ColumnElement[bool], ...] = (
+    UploadTable.user_id == bindparam("user_id"),
+    UploadTable.resumable.is_(True),
+)
 _LIST = NewestFirst(Upload._make, _UPLOAD, *_IS_OWN, _IS_OPEN)
 _room = room_for(
     select(
@@ -29,7 +33,9 @@ _room = room_for(
 )
 _NULLABLE_BYTES = ("sha256", "draft_digest")
 _CREATED = [
-    column.key for column in UploadTable.__table__.columns if column.key not in ("update_time", "epoch", "persisted_size")
+    column.key
+    for column in UploadTable.__table__.columns
+    if column.key not in ("update_time", "epoch", "persisted_size")
 ]
 
 
@@ -49,9 +55,7 @@ _CREATE = (
 _TAKE_OVER = (
     update(UploadTable)
     .where(UploadTable.id == bindparam("upload_id"), *_IS_OWN, _IS_OPEN)
-    .values(
-        epoch=UploadTable.epoch + 1, update_time=bindparam("now"), expire_time=bindparam("new_expire_time")
-    )
+    .values(epoch=UploadTable.epoch + 1, update_time=bindparam("now"), expire_time=bindparam("new_expire_time"))
     .returning(*_UPLOAD)
 )
 
@@ -63,7 +67,14 @@ class UploadRows:
         self._tx = tx
 
     async def create(
-        self, upload_id: UUID, user_id: UUID, start: Start, digest: bytes | None, now: datetime, expire_time: datetime, quota: Usage
+        self,
+        upload_id: UUID,
+        user_id: UUID,
+        start: Start,
+        digest: bytes | None,
+        now: datetime,
+        expire_time: datetime,
+        quota: Usage,
     ) -> Upload | None:
         """Add an upload that can be resumed; None if the quota has no room for it."""
         new: dict[str, Any] = {
@@ -94,7 +105,9 @@ class UploadRows:
     async def get(self, user_id: UUID, upload_id: UUID) -> Upload | None:
         """The user's upload of this id, if it can be resumed or is a file."""
         shown = or_(_IS_OPEN, UploadTable.state == UploadState.STORED)
-        return await self._first(UploadTable.id == upload_id, UploadTable.user_id == user_id, UploadTable.resumable, shown)
+        return await self._first(
+            UploadTable.id == upload_id, UploadTable.user_id == user_id, UploadTable.resumable.is_(True), shown
+        )
 
     async def find(self, upload_id: UUID) -> Upload | None:
         """The upload of this id, whatever has become of it."""
@@ -170,9 +183,7 @@ class UploadRows:
     async def forget_removed(self, named_before: datetime) -> None:
         """Remove the rows of removed uploads whose `request_id` was given before then."""
         await self._tx.execute(
-            delete(UploadTable).where(
-                UploadTable.state == UploadState.REMOVED, UploadTable.create_time < named_before
-            )
+            delete(UploadTable).where(UploadTable.state == UploadState.REMOVED, UploadTable.create_time < named_before)
         )
 
     async def _first(self, *conditions: ColumnElement[bool]) -> Upload | None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import google_crc32c
 
 from services.file.models import Part
-from services.file.store.protocol import Buffer, PartLost, Store, StoredObject, StoreFailed
+from services.file.store.protocol import PartLost, Store, StoredObject, StoreFailed
 from services.kit.ids import uuid7
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class PartStore:
         name = uuid7().hex
         return f"{name[-2:]}/{name}"
 
-    async def put(self, part: Part, data: Sequence[Buffer], hashed: Callable[[Buffer], object]) -> None:
+    async def put(self, part: Part, data: Sequence[bytes], hashed: Callable[[bytes], object]) -> None:
         """Store a part that comes in pieces, and hand each to `hashed`, in order, in the same thread.
 
         It is durable on return, and nobody may change the pieces before. Raises StoreFailed.
