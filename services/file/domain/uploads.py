@@ -107,5 +107,6 @@ class Uploads:
             await upload.close()
         finally:
             self._slots.give_back(upload.user_id)
-            if (body := upload.body) is not None and self._written.get(body.upload_id) is body:
+            body = upload.body
+            if isinstance(body, Written) and self._written.get(body.upload_id) is body:
                 del self._written[body.upload_id]
