@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2 as details_pb2
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.content_types import SNIFFED_BYTES
 from tests.file.steps import (
     DEADLINE,
     KIB,
@@ -90,6 +91,18 @@ async def test_everything_that_can_be_declared_is_kept(files: FileServiceStub, a
     assert (stored.sha256, stored.crc32c, stored.size_bytes) == tuple(sums.values())
     assert dict(stored.labels) == labels
     assert (await files.GetFile(pb2.GetFileRequest(id=stored.id), metadata=as_user("ann"))).file == stored
+
+
+@pytest.mark.parametrize("request_id", ["", "0191d0a4-7c1e-7000-8000-000000000001"])
+async def test_a_files_first_bytes_are_looked_at_however_they_are_cut(
+    files: FileServiceStub, as_user: Any, monkeypatch: pytest.MonkeyPatch, request_id: str
+) -> None:
+    monkeypatch.setattr("services.file.domain.digest.sniff", lambda head: hashlib.sha256(head).hexdigest())
+    cut = [chunk(0, DATA[:1]), chunk(1, DATA[1:3]), *chunks(DATA, behind=3)]
+    stored = await upload(files, as_user("ann"), [start(request_id=request_id), *cut, finish()])
+    assert stored.sniffed_content_type == hashlib.sha256(DATA[:SNIFFED_BYTES]).hexdigest()
+    small = await upload(files, as_user("ann"), [start(), *cut[:2], chunk(3, DATA[3:PART]), finish()])
+    assert small.sniffed_content_type == stored.sniffed_content_type
 
 
 FILENAMES = [
