@@ -5,7 +5,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,7 +30,8 @@ from services.kit.pages import Page, PageRequest
 _FILE_ID = (
     select(FileTable.id).where(FileTable.upload_id == UploadTable.id).correlate(UploadTable).scalar_subquery()
 ).label("file_id")
-_UPLOAD: tuple[Any, ...] = (*(getattr(UploadTable, name) for name in Upload._fields if name != "file_id"), _FILE_ID)
+_COLUMNS: tuple[Any, ...] = tuple(getattr(UploadTable, name) for name in Upload._fields if name != "file_id")
+_UPLOAD = (*_COLUMNS, _FILE_ID)
 _IS_OPEN = UploadTable.state == UploadState.OPEN
 _IS_OWN: tuple[ColumnElement[bool], ...] = (
     UploadTable.user_id == bindparam("owner_id"),
@@ -50,7 +64,7 @@ _CREATE = (
         [*_CREATED, "update_time"],
         select(*(_created(name) for name in _CREATED), _created("create_time")).select_from(_room),
     )
-    .returning(*_UPLOAD)
+    .returning(*_COLUMNS, null().label("file_id"))
 )
 _TAKE_OVER = (
     update(UploadTable)
