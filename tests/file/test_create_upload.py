@@ -33,6 +33,12 @@ async def test_an_upload_that_was_created_is_shown_as_it_was_declared(files: Fil
     assert not (await create(files, as_user("ann"))).HasField("size_bytes")
 
 
+async def test_a_new_upload_is_no_file_however_many_there_are(files: FileServiceStub, as_user: Any) -> None:
+    for number in range(3):
+        assert (await create(files, as_user("ann"))).file_id == ""
+        await upload(files, as_user("ann"), [named(str(uuid4())), *chunks(DATA[:number]), finish()])
+
+
 async def test_what_was_declared_at_its_creation_holds_for_the_file(
     files: FileServiceStub, as_user: Any, subtests: pytest.Subtests
 ) -> None:

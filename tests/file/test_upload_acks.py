@@ -1,6 +1,5 @@
 """UploadFiles with uploads that have a name: how far they are is told, and they go on after a rejection or a cut."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
@@ -57,7 +56,9 @@ class Batch:
     async def rest(self) -> list[tuple[str, str, str]]:
         """Half-close; the answers that are left: key, kind, reason."""
         await self.call.done_writing()
-        answers = [answer async for answer in self.call]
+        answers: list[Any] = []
+        while (answer := await self.call.read()) is not grpc.aio.EOF:
+            answers.append(answer)
         return [
             (a.key, str(a.WhichOneof("outcome")), reason_of(a.rejected) if a.HasField("rejected") else "")
             for a in answers
@@ -203,9 +204,8 @@ async def test_a_client_that_does_not_read_its_acknowledgements_is_not_forgotten
 ) -> None:
     """All is written before anything is read: what is told of one upload meanwhile comes together."""
     made = [await create(files, as_user("ann"), f"{n}") for n in range(8)]
-    await asyncio.gather(
-        *(batch.send(str(n), [resume(one.id), *chunks(DATA, 4000), finish()]) for n, one in enumerate(made))
-    )
+    for n, one in enumerate(made):
+        await batch.send(str(n), [resume(one.id), *chunks(DATA, 4000), finish()])
     rest = await batch.rest()
     assert sorted(key for key, kind, _ in rest if kind == "completed") == [str(n) for n in range(8)]
     done: set[str] = set()
