@@ -42,7 +42,7 @@ async def test_a_new_upload_is_no_file_however_many_there_are(files: FileService
 async def test_what_was_declared_at_its_creation_holds_for_the_file(
     files: FileServiceStub, as_user: Any, subtests: pytest.Subtests
 ) -> None:
-    right = {
+    right: dict[str, Any] = {
         "size_bytes": len(DATA),
         "sha256": hashlib.sha256(DATA).digest(),
         "crc32c": google_crc32c.value(DATA),
@@ -51,7 +51,7 @@ async def test_what_was_declared_at_its_creation_holds_for_the_file(
     made = await create(files, as_user("ann"), **right)
     stored = await go_on(files, as_user("ann"), made.id, chunks(DATA))
     assert (stored.sha256, stored.crc32c, dict(stored.labels)) == (right["sha256"], right["crc32c"], {"project": "x"})
-    wrong = {"size_bytes": 1, "sha256": bytes(32), "crc32c": 1}
+    wrong: dict[str, Any] = {"size_bytes": 1, "sha256": bytes(32), "crc32c": 1}
     for name, value in wrong.items():
         with subtests.test(name):
             other = await create(files, as_user("ann"), **{name: value})
