@@ -86,7 +86,7 @@ class Ledger:
             raise await self._lost()
         self._noted(persisted, now)
         if not fits:
-            raise QuotaExceeded(self._quota)
+            raise QuotaExceeded(*self._quota)
         self.is_recorded = True
 
     async def mark(self, persisted: int) -> None:
@@ -105,7 +105,7 @@ class Ledger:
             if self.is_recorded:
                 is_held = await rows.publish(file, self.claim.epoch)
             elif not await rows.publish_empty(file, self._quota):
-                raise QuotaExceeded(self._quota)
+                raise QuotaExceeded(*self._quota)
             else:
                 is_held = True
         if not is_held:

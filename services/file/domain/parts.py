@@ -56,6 +56,8 @@ class PartWriter:
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
         self._has_failed = False
+        self._lost: DomainError | None = None
+        """Why nothing can be noted any more."""
 
     @property
     def upload_id(self) -> UUID:
@@ -79,8 +81,11 @@ class PartWriter:
 
     @property
     def digest(self) -> Digest | None:
-        """What is known of the bytes that are persisted, for whoever goes on; None if nothing is."""
-        return self._hashing.at(self._persisted)
+        """What is known of the bytes that are noted as durable, for whoever goes on; None if nothing is.
+
+        What is stored beyond may have been given up by another writer since, and have come again otherwise.
+        """
+        return self._hashing.at(self.noted)
 
     async def add(self, data: bytes) -> None:
         """Take the bytes that follow.
@@ -90,6 +95,8 @@ class PartWriter:
         """
         while self._storing and self._storing[0][1].done():
             await self._settle_one()
+        if self._lost is not None:
+            raise self._lost
         if self._ledger.is_quiet:
             await self._mark()
         while data:
@@ -108,6 +115,8 @@ class PartWriter:
         await self._flush(is_last=True)
         while self._storing:
             await self._settle_one()
+        if self._lost is not None:  # Then the last parts were not even stored.
+            raise self._lost
         return await self._hashing.complete()
 
     async def publish(self, file: StoredFile) -> None:
@@ -206,8 +215,9 @@ class PartWriter:
                 await asyncio.sleep(MARK_AFTER)
                 with suppress(DatabaseUnavailable):
                     await self._mark()
-        except DomainError:
-            self._has_failed = True  # Somebody else has the upload: whoever adds the next bytes hears of it.
+        except DomainError as error:
+            self._has_failed = True
+            self._lost = error  # Somebody else has the upload: whoever adds the next bytes hears of it.
         finally:
             self._marking = None
 

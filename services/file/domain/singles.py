@@ -74,4 +74,4 @@ class Singles:
 def _failure(part: Part, reserved: set[str], quota: Usage, *, have_room: bool) -> Exception | None:
     if part.key not in reserved:
         return CallTooLong("The upload took too long, and was given up.")
-    return None if have_room else QuotaExceeded(quota)
+    return None if have_room else QuotaExceeded(*quota)

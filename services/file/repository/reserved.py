@@ -29,8 +29,9 @@ _PUBLISH = Prepared(
             SELECT * FROM unnest(
                 CAST(:ids AS uuid[]), CAST(:upload_ids AS uuid[]), CAST(:filenames AS text[]),
                 CAST(:content_types AS text[]), CAST(:sizes AS bigint[]), CAST(:sha256s AS bytea[]),
-                CAST(:crc32cs AS bigint[]), CAST(:sniffed AS text[]), CAST(:labels AS jsonb[]), CAST(:keys AS text[])
-            ) AS item (id, upload_id, filename, content_type, size_bytes, sha256, crc32c, sniffed, labels, key)
+                CAST(:crc32cs AS bigint[]), CAST(:sniffed AS text[]), CAST(:labels AS jsonb[]), CAST(:keys AS text[]),
+                CAST(:create_times AS timestamptz[])
+            ) AS item (id, upload_id, filename, content_type, size_bytes, sha256, crc32c, sniffed, labels, key, create_time)
         ), held AS (
             SELECT key FROM file.reserved_parts WHERE key = ANY(CAST(:keys AS text[])) AND NOT is_given_up FOR UPDATE
         ), good AS (
@@ -58,7 +59,7 @@ _PUBLISH = Prepared(
             INSERT INTO file.files (id, user_id, upload_id, filename, content_type, size_bytes, sha256, crc32c,
                 sniffed_content_type, labels, create_time, update_time)
             SELECT id, room.user_id, upload_id, filename, content_type, size_bytes, sha256, crc32c,
-                sniffed, labels, CAST(:now AS timestamptz), CAST(:now AS timestamptz)
+                sniffed, labels, create_time, create_time
             FROM good, room
             RETURNING id
         )
@@ -101,6 +102,7 @@ class ReservedRows:
                 "sniffed": [file.sniffed_content_type for file in stored],
                 "labels": [Jsonb(dict(file.labels)) for file in stored],
                 "keys": [part.key for _, part in files],
+                "create_times": [file.create_time for file in stored],
                 "now": now,
                 "max_bytes": quota.bytes,
                 "max_files": quota.files,
