@@ -15,6 +15,7 @@ from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
 from services.file.domain.uploads import Uploads
 from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.mapping.chunks import ChunkDecoder
 from services.file.models import Usage
 from services.file.owners import open_owners
 from services.file.servicer.downloads import FilesServicer
@@ -29,6 +30,7 @@ from services.kit.jobs import Job
 from services.kit.purge import step_after
 from services.kit.server import Service
 
+STREAM_WINDOW = 1024 * 1024
 FILE_SERVICE = file_service_pb2.DESCRIPTOR.services_by_name["FileService"]
 
 
@@ -57,10 +59,18 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
             yield Service(
                 name="file",
                 registrations=[
-                    Registration(FILE_SERVICE, (UploadServicer(uploads, claims), FilesServicer(downloads, files)))
+                    Registration(
+                        FILE_SERVICE,
+                        (UploadServicer(uploads, claims), FilesServicer(downloads, files)),
+                        decoders={
+                            "UploadFile": ChunkDecoder(file_service_pb2.UploadFileRequest),
+                            "UploadFiles": ChunkDecoder(file_service_pb2.UploadFilesRequest),
+                        },
+                    )
                 ],
                 identity=identity,
                 is_ready=lambda: db.is_ready,
+                stream_window=STREAM_WINDOW,
             )
         finally:
             await uploads.settle()

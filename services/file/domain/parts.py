@@ -12,6 +12,7 @@ from services.file.domain.filling import Filling
 from services.file.domain.hashing import Hashing
 from services.file.domain.ledger import Ledger
 from services.file.domain.memory import MemoryBudget
+from services.file.domain.singles import Singles
 from services.file.models import Part, StoredFile
 from services.file.store import PartStore
 from services.kit.errors import DatabaseUnavailable, DomainError
@@ -29,12 +30,21 @@ class PartWriter:
     """
 
     def __init__(
-        self, ledger: Ledger, store: PartStore, memory: MemoryBudget, hashing: Hashing, *, part_bytes: int
+        self,
+        ledger: Ledger,
+        store: PartStore,
+        singles: Singles,
+        memory: MemoryBudget,
+        hashing: Hashing,
+        *,
+        part_bytes: int,
     ) -> None:
         self.received = ledger.claim.persisted
         """The offset of the byte that comes next."""
         self._ledger = ledger
         self._store = store
+        self._singles = singles
+        self._single: Part | None = None
         self._memory = memory
         self._hashing = hashing
         self._part_bytes = part_bytes
@@ -93,6 +103,8 @@ class PartWriter:
 
     async def close(self) -> Digest:
         """Store what is left. All is durable on return, which is what holds of all bytes. Raises as `add`, StoredDataLost."""
+        if not self._ledger.is_recorded and not self._storing and self._filling.size:
+            return await self._store_single()
         await self._flush(is_last=True)
         while self._storing:
             await self._settle_one()
@@ -100,7 +112,10 @@ class PartWriter:
 
     async def publish(self, file: StoredFile) -> None:
         """Make the closed upload a file. Raises as Ledger.publish."""
-        await self._ledger.publish(file)
+        if self._single is not None:
+            await self._singles.publish(file, self._single)
+        else:
+            await self._ledger.publish(file)
         await self._end()
 
     async def keep(self) -> None:
@@ -116,7 +131,23 @@ class PartWriter:
     async def discard(self) -> None:
         """Remove the parts, unless the upload is a file by now; what cannot be removed is left to the sweep."""
         await self._end()
-        await self._ledger.discard()
+        if self._single is not None:
+            await self._singles.discard(self._single.key)
+        else:
+            await self._ledger.discard()
+
+    async def _store_single(self) -> Digest:
+        """All bytes that came are in hand: the database hears of them when they are a file."""
+        key = await self._singles.new_key()
+        offset, size, crc32c, runs = self._filling.taken()
+        self._filling = Filling(size)
+        self._single = Part(offset, size, crc32c, key)
+        try:
+            with told_to_the_client(self.upload_id):
+                await self._store.put(self._single, runs, self._hashing.digest.take_one)
+        finally:
+            self._memory.give_back(size)
+        return self._hashing.digest
 
     async def _make_room(self, amount: int) -> None:
         if self._memory.try_take(amount):

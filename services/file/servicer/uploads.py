@@ -8,14 +8,25 @@ from services.file.domain.batch import UploadBatch
 from services.file.domain.claims import Claims
 from services.file.domain.uploads import Uploads
 from services.file.mapping.files import to_message
-from services.file.mapping.uploads import to_ack, to_limits, to_outcome, to_rejected, to_start, to_step, to_upload
+from services.file.mapping.uploads import (
+    UploadFileMessage,
+    UploadFilesMessage,
+    to_ack,
+    to_keyed_step,
+    to_limits,
+    to_outcome,
+    to_rejected,
+    to_start,
+    to_step,
+    to_upload,
+)
 from services.kit.background import in_background
 from services.kit.calls import Call
 from services.kit.errors import ValidationFailed
 from services.kit.pages import next_page_token, read_page
 from services.kit.streams import Requests, Stream
 
-FilesStream = Stream[pb2.UploadFilesRequest, pb2.UploadFilesResponse]
+FilesStream = Stream[UploadFilesMessage, pb2.UploadFilesResponse]
 
 
 class UploadServicer:
@@ -61,7 +72,7 @@ class UploadServicer:
         await self._claims.cancel_upload(call.caller.user_id, UUID(request.id))
         return pb2.CancelUploadResponse()
 
-    async def UploadFile(self, requests: Requests[pb2.UploadFileRequest], call: Call) -> pb2.UploadFileResponse:
+    async def UploadFile(self, requests: Requests[UploadFileMessage], call: Call) -> pb2.UploadFileResponse:
         async with self._uploads.upload_file(call.caller.user_id) as upload:
             while (request := await requests.receive(self._idle_seconds)) is not None:
                 await upload.take(to_step(request))
@@ -79,8 +90,8 @@ class UploadServicer:
                     request = await stream.requests.receive(self._idle_seconds)
                     if request is None:
                         break
-                    key = request.key
-                    outcome = await batch.take(key, to_step(request))
+                    key, step = to_keyed_step(request)
+                    outcome = await batch.take(key, step)
                 except ValidationFailed as error:
                     key, starts = to_rejected(error)
                     outcome = await batch.reject_message(key, error, starts=starts)
