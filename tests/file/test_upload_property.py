@@ -10,7 +10,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from parley.file.v1 import file_service_pb2 as pb2
@@ -398,11 +398,22 @@ async def usual_parts(serve_files: ServeFiles) -> list[FileServiceStub]:
     return [await serve_files(file_part_bytes=LARGE_PART, file_max_bytes=LARGEST) for _ in range(2)]
 
 
-# Each example has a user of its own, and leaves what it stored: the fixtures last over all of them.
-ONCE = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
+# The same plans every time, and none made smaller, which would take minutes. Each has a user of its own, and leaves
+# what it stored: the fixtures last over all of them.
+STEADY: dict[str, Any] = {
+    "derandomize": True,
+    "database": None,
+    "deadline": None,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+}
 
 
-@settings(max_examples=20, derandomize=True, database=None, deadline=None, suppress_health_check=ONCE)
+@settings(max_examples=20, **STEADY)
 @given(plan=plans(PART, 20 * PART))
 async def test_an_upload_is_its_bytes_or_no_file(
     small_parts: list[FileServiceStub], as_user: Any, swept: Swept, plan: Plan
@@ -411,7 +422,7 @@ async def test_an_upload_is_its_bytes_or_no_file(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=ONCE)
+@settings(max_examples=150, **STEADY)
 @given(plan=plans(PART, 20 * PART))
 async def test_an_upload_in_many_parts_is_its_bytes_or_no_file(
     small_parts: list[FileServiceStub], as_user: Any, swept: Swept, plan: Plan
@@ -420,7 +431,7 @@ async def test_an_upload_in_many_parts_is_its_bytes_or_no_file(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=ONCE)
+@settings(max_examples=25, **STEADY)
 @given(plan=plans(LARGE_PART, LARGEST))
 async def test_a_large_upload_is_its_bytes_or_no_file(
     usual_parts: list[FileServiceStub], as_user: Any, swept: Swept, plan: Plan

@@ -113,7 +113,7 @@ _dead = (
     .returning(PartTable.size_bytes)
     .cte("dead")
 )
-_GIVE_UP = (
+_GIVE_UP = Prepared(
     update(UsageTable)
     .where(UsageTable.user_id == bindparam("user_id"))
     .values(bytes=UsageTable.bytes - select(func.coalesce(func.sum(_dead.c.size_bytes), 0)).scalar_subquery())
@@ -185,9 +185,8 @@ class PartRows:
 
     async def give_up(self, user_id: UUID, upload_id: UUID, persisted: int, now: datetime) -> None:
         """Give up the parts of an upload from an offset on. The upload is locked by this transaction."""
-        await self._tx.execute(
-            _GIVE_UP, {"user_id": user_id, "upload_id": upload_id, "persisted": persisted, "now": now}
-        )
+        values = {"user_id": user_id, "upload_id": upload_id, "persisted": persisted, "now": now}
+        await _GIVE_UP.run(self._tx, values)
 
     async def live_among(self, upload_id: UUID, keys: Sequence[str]) -> set[str]:
         """Which of these names of an upload's parts somebody needs."""

@@ -20,7 +20,7 @@ _FILE_ID = (
 _UPLOAD: tuple[Any, ...] = (*(getattr(UploadTable, name) for name in Upload._fields if name != "file_id"), _FILE_ID)
 _IS_OPEN = UploadTable.state == UploadState.OPEN
 _IS_OWN: tuple[ColumnElement[bool], ...] = (
-    UploadTable.user_id == bindparam("user_id"),
+    UploadTable.user_id == bindparam("owner_id"),  # not by its column's name, which an UPDATE would set to the value
     UploadTable.resumable.is_(True),
 )
 _LIST = NewestFirst(Upload._make, _UPLOAD, *_IS_OWN, _IS_OPEN)
@@ -115,11 +115,11 @@ class UploadRows:
 
     async def list_newest_first(self, user_id: UUID, page: PageRequest) -> Page[Upload]:
         """A page of the user's uploads that can be resumed, newest first, and how many there are in all."""
-        return await _LIST.page(self._tx, page, user_id=user_id)
+        return await _LIST.page(self._tx, page, owner_id=user_id)
 
     async def take_over(self, user_id: UUID, upload_id: UUID, now: datetime, expire_time: datetime) -> Upload | None:
         """Become the writer of an open upload, which is locked until the transaction ends; None if there is none."""
-        values = {"user_id": user_id, "upload_id": upload_id, "now": now, "new_expire_time": expire_time}
+        values = {"owner_id": user_id, "upload_id": upload_id, "now": now, "new_expire_time": expire_time}
         row = (await self._tx.execute(_TAKE_OVER, values)).first()
         return None if row is None else Upload._make(row)
 
