@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, null, or_, select, update
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,7 +50,8 @@ _CREATE = (
         [*_CREATED, "update_time"],
         select(*(_created(name) for name in _CREATED), _created("create_time")).select_from(_room),
     )
-    .returning(*_UPLOAD)
+    # It is no file yet. In what an INSERT returns, `_FILE_ID` would look at the files of all uploads.
+    .returning(*_UPLOAD[:-1], null().label("file_id"))
 )
 _TAKE_OVER = (
     update(UploadTable)
