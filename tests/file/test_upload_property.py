@@ -174,7 +174,10 @@ class Writer:
             except grpc.aio.AioRpcError as error:
                 return _told(status_of(error))
             return response.file
-        outcomes = [answer async for answer in self._call if not answer.HasField("ack")]
+        outcomes = []
+        while (answer := await self._call.read()) is not grpc.aio.EOF:
+            if not answer.HasField("ack"):
+                outcomes.append(answer)
         assert len(outcomes) == 1, outcomes
         answer = outcomes[0]
         return answer.completed if answer.HasField("completed") else _told(answer.rejected)
@@ -192,8 +195,9 @@ def _told(status: Any) -> tuple[int, str, dict[str, str]]:
 class Trial:
     """One upload by a plan, over servers that share a database and a store."""
 
-    def __init__(self, servers: list[FileServiceStub], metadata: Metadata, plan: Plan) -> None:
+    def __init__(self, servers: list[FileServiceStub], metadata: Metadata, behind: Behind, plan: Plan) -> None:
         self._servers = servers
+        self._behind = behind
         self._metadata = metadata
         self._plan = plan
         self._bytes = some_bytes(plan.size)
@@ -321,10 +325,22 @@ class Trial:
         return None
 
     async def _open(self, files: FileServiceStub, stretch: Stretch) -> Writer:
+        claims = await self._claims()
         writer = Writer(files, self._metadata, by_batch=stretch.by_batch)
         resume = pb2.UploadFileRequest(resume=pb2.UploadResume(upload_id=self._id))
         await writer.send(self._start if stretch.by_request_id else resume)
+
+        async def is_claimed() -> bool:
+            return claims is None or await self._claims() != claims
+
+        await eventually(is_claimed)  # So that streams come in this order, whatever the network does.
         return writer
+
+    async def _claims(self) -> int | None:
+        """How often the upload was claimed; None, which never changes, once it is over."""
+        statement = f"SELECT epoch FROM file.uploads WHERE id = '{self._id}' AND state = 'OPEN'"
+        found: int | None = (await self._behind.execute(statement)).scalar()
+        return found
 
     async def _send(
         self, writer: Writer, begin: int, end: int, chunk_bytes: int, data: bytes | bytearray | None = None
@@ -349,27 +365,27 @@ class Swept:
     """What is left after the worker has gone by."""
 
     def __init__(self, behind: Behind, database: Database) -> None:
-        self._behind = behind
+        self.behind = behind
         self._database = database
 
     async def sweep(self, later: timedelta) -> None:
-        async with open_parts(self._behind.kept.url, threads=2) as store:
+        async with open_parts(self.behind.kept.url, threads=2) as store:
             await Sweep(self._database, store, clock=lambda: utc_now() + later).remove_unfinished_uploads()
 
     async def is_tidy(self) -> bool:
         """Whether the store holds the parts that rows know and no other, and the usage is what there is."""
         await self.sweep(SOON)
-        known = {row.key for row in await self._behind.execute("SELECT key FROM file.parts")}
-        stored = {str(path.relative_to(self._behind.folder)) for path in self._behind.parts()}
-        wrong = (await self._behind.execute(WRONG_USAGE)).all()
-        unneeded = (await self._behind.execute(UNNEEDED)).scalar_one()
+        known = {row.key for row in await self.behind.execute("SELECT key FROM file.parts")}
+        stored = {str(path.relative_to(self.behind.folder)) for path in self.behind.parts()}
+        wrong = (await self.behind.execute(WRONG_USAGE)).all()
+        unneeded = (await self.behind.execute(UNNEEDED)).scalar_one()
         return known == stored and not wrong and not unneeded
 
 
 async def try_plan(
     servers: list[FileServiceStub], metadata: Metadata, swept: Swept, plan: Plan
 ) -> None:
-    trial = Trial(servers, metadata, plan)
+    trial = Trial(servers, metadata, swept.behind, plan)
     file = await trial.run()
     if file is not None:
         await trial.check(servers[1 - plan.last.server], file)

@@ -55,7 +55,7 @@ class PartWriter:
         self._keys: list[str] = []
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
-        self._has_failed = False
+        self._failure: BaseException | None = None
 
     @property
     def upload_id(self) -> UUID:
@@ -79,8 +79,11 @@ class PartWriter:
 
     @property
     def digest(self) -> Digest | None:
-        """What is known of the bytes that are persisted, for whoever goes on; None if nothing is."""
-        return self._hashing.at(self._persisted)
+        """What is known of the bytes that are noted as durable, for whoever goes on; None if nothing is.
+
+        Those that are stored beyond may be given up, and others come in their place.
+        """
+        return self._hashing.at(self._ledger.marked)
 
     async def add(self, data: bytes) -> None:
         """Take the bytes that follow.
@@ -176,14 +179,14 @@ class PartWriter:
     ) -> None:
         try:
             async with self._turn:
-                if self._has_failed:
-                    return
+                if self._failure is not None:
+                    raise self._failure
                 await self._ledger.record(part, self._persisted)
                 self._keys.append(part.key)
             with told_to_the_client(self.upload_id):
                 await self._store.put(part, runs, self._hashing.digest.take_one if by_itself else _unhashed)
-        except BaseException:
-            self._has_failed = True
+        except BaseException as error:
+            self._failure = error
             raise
         finally:
             if hashed is not None:
@@ -206,8 +209,8 @@ class PartWriter:
                 await asyncio.sleep(MARK_AFTER)
                 with suppress(DatabaseUnavailable):
                     await self._mark()
-        except DomainError:
-            self._has_failed = True  # Somebody else has the upload: whoever adds the next bytes hears of it.
+        except DomainError as error:
+            self._failure = error  # Somebody else has the upload: whoever stores the next part hears of it.
         finally:
             self._marking = None
 
