@@ -382,9 +382,7 @@ class Swept:
         return known == stored and not wrong and not unneeded
 
 
-async def try_plan(
-    servers: list[FileServiceStub], metadata: Metadata, swept: Swept, plan: Plan
-) -> None:
+async def try_plan(servers: list[FileServiceStub], metadata: Metadata, swept: Swept, plan: Plan) -> None:
     trial = Trial(servers, metadata, swept.behind, plan)
     file = await trial.run()
     if file is not None:

@@ -145,12 +145,17 @@ class PartWriter:
         offset, size, crc32c, runs = self._filling.taken()
         self._filling = Filling(size)
         self._single = Part(offset, size, crc32c, key)
+        # It is not cancelled with its caller: what comes to the store after `discard` nobody would know of.
+        self._storing.append((self._single, asyncio.create_task(self._put_single(self._single, runs))))
+        await self._settle_one()
+        return self._hashing.digest
+
+    async def _put_single(self, part: Part, runs: list[bytes]) -> None:
         try:
             with told_to_the_client(self.upload_id):
-                await self._store.put(self._single, runs, self._hashing.digest.take_one)
+                await self._store.put(part, runs, self._hashing.digest.take_one)
         finally:
-            self._memory.give_back(size)
-        return self._hashing.digest
+            self._memory.give_back(part.size_bytes)
 
     async def _make_room(self, amount: int) -> None:
         if self._memory.try_take(amount):
