@@ -184,8 +184,7 @@ class PartWriter:
     ) -> None:
         try:
             async with self._turn:
-                if self._failure is not None:
-                    raise self._failure
+                self._check_going()
                 await self._ledger.record(part, self._persisted)
                 self._keys.append(part.key)
             with told_to_the_client(self.upload_id):
@@ -199,6 +198,10 @@ class PartWriter:
             runs.clear()
             self._memory.give_back(part.size_bytes)
         self._note_stored(part)
+
+    def _check_going(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _note_stored(self, part: Part) -> None:
         self._stored[part.offset_bytes] = part.end
