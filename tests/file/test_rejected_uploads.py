@@ -54,8 +54,9 @@ async def by_batch(address: str, metadata: Metadata, requests: Requests) -> str:
 
 async def by_threads(address: str, metadata: Metadata, requests: Requests) -> str:
     def send() -> str:
-        with grpc.insecure_channel(address) as channel:
-            stub: Any = FileServiceStub(channel)  # its types know the other kind of channel only
+        with grpc.insecure_channel(address) as opened:
+            channel: Any = opened  # the stub's types know the other kind only
+            stub: Any = FileServiceStub(channel)
             with pytest.raises(grpc.RpcError) as caught:
                 stub.UploadFile(iter(requests), metadata=metadata, timeout=DEADLINE)
         return reason_of(status_of(caught.value))

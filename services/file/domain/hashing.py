@@ -62,9 +62,9 @@ class Hashing:
         """So many bytes are in the store."""
         self._durable = persisted
         self._moved.set()
-        for position in [position for position in self._checkpoints if position < persisted]:
-            if persisted in self._checkpoints:
-                del self._checkpoints[position]
+        known = sorted(position for position in self._checkpoints if position <= persisted)
+        for position in known[:-1]:
+            del self._checkpoints[position]
 
     def at(self, persisted: int) -> Digest | None:
         """The digest of so many bytes, or of fewer; None if there is none any more."""
