@@ -3,7 +3,9 @@
 from datetime import timedelta
 
 from services.kit.errors import (
+    Aborted,
     DataLoss,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
     OutOfRange,
@@ -17,6 +19,18 @@ class FileNotFound(NotFound):
     """There is no such file."""
 
     reason = "FILE_NOT_FOUND"
+
+
+class FileNotDeleted(FailedPrecondition):
+    """The file is not deleted."""
+
+    reason = "FILE_NOT_DELETED"
+
+
+class EtagMismatch(Aborted):
+    """The file is not the one whose etag was sent; read it again and repeat."""
+
+    reason = "ETAG_MISMATCH"
 
 
 class FileTooLarge(ResourceExhausted):

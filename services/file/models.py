@@ -241,5 +241,5 @@ class Piece(NamedTuple):
     """A run of a file's bytes on its way to the client, with its crc32c."""
 
     offset: int
-    data: memoryview
+    data: bytes
     crc32c: int

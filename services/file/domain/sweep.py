@@ -6,14 +6,17 @@ from uuid import UUID
 
 import structlog
 
-from services.file.domain.removal import remove_discarded
-from services.file.repository import FileRows, UploadRows
+from services.file.domain.removal import NAMES_KEPT, remove_discarded, remove_given_up
+from services.file.repository.files import FileRows
+from services.file.repository.uploads import UploadRows
 from services.file.store import PartStore, StoreFailed
 from services.kit.database import Database
 
 log = structlog.get_logger()
 
 ROWS_AT_A_TIME = 100
+GIVEN_UP_KEPT = timedelta(seconds=60)
+"""By then a part that was being stored when it was given up is there, or never will be."""
 _BEFORE_ALL_IDS = UUID(int=0)
 
 
@@ -24,40 +27,42 @@ class Sweep:
     whichever process it runs in. Only then its parts are removed.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        store: PartStore,
-        *,
-        clock: Callable[[], datetime],
-        unfinished_after: timedelta,
-        deleted_after: timedelta,
-    ) -> None:
+    def __init__(self, db: Database, store: PartStore, *, clock: Callable[[], datetime]) -> None:
         self._db = db
         self._store = store
         self._clock = clock
-        self._unfinished_after = unfinished_after
-        self._deleted_after = deleted_after
 
     async def remove_unfinished_uploads(self) -> None:
-        """Remove uploads that made no progress for so long, and what others began to remove."""
-        before = self._clock() - self._unfinished_after
+        """Remove uploads that have expired, parts that were given up, and what others began to remove."""
+        now = self._clock()
         discarded = ROWS_AT_A_TIME
         while discarded == ROWS_AT_A_TIME:
             async with self._db.transaction() as tx:
-                discarded = await UploadRows(tx).discard_stale(before, ROWS_AT_A_TIME)
+                discarded = await UploadRows(tx).discard_expired(now, ROWS_AT_A_TIME)
+        await self._remove_given_up()
         await self._remove_discarded()
+        async with self._db.transaction() as tx:
+            await UploadRows(tx).forget_removed(now - NAMES_KEPT)
 
     async def remove_deleted_files(self) -> None:
-        """Remove the bytes and rows of files that were deleted so long ago."""
-        before = self._clock() - self._deleted_after
+        """Remove the rows and bytes of files that can be undeleted no more."""
+        now = self._clock()
         forgotten = ROWS_AT_A_TIME
         while forgotten == ROWS_AT_A_TIME:
             async with self._db.transaction() as tx:
-                upload_ids = await FileRows(tx).forget_deleted(before, ROWS_AT_A_TIME)
+                upload_ids = await FileRows(tx).forget_due(now, ROWS_AT_A_TIME)
                 await UploadRows(tx).discard_stored(upload_ids)
             forgotten = len(upload_ids)
         await self._remove_discarded()
+
+    async def _remove_given_up(self) -> None:
+        try:
+            removed = await remove_given_up(self._db, self._store, self._clock() - GIVEN_UP_KEPT)
+        except StoreFailed as error:  # They stay listed, and the next run tries again.
+            log.warning("store failed", cause=str(error))
+            return
+        if removed:
+            log.info("parts removed that were given up", removed=removed)
 
     async def _remove_discarded(self) -> None:
         last = _BEFORE_ALL_IDS
@@ -69,7 +74,7 @@ class Sweep:
                 break
             for upload_id in upload_ids:
                 try:
-                    await remove_discarded(self._db, self._store, upload_id)
+                    await remove_discarded(self._db, self._store, upload_id, self._clock())
                     removed += 1
                 except StoreFailed as error:  # It stays discarded, and the next run tries again.
                     failed += 1

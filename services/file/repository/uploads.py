@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BYTEA, BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.file.models import FileTable, PartTable, Start, Upload, UploadState, UploadTable, Usage
