@@ -7,7 +7,7 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from services.file.store.obstore_errors import is_without_bucket, summary
-from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartLost, StoredObject, StoreFailed, other_size
+from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartMissing, StoredObject, StoreFailed, other_size
 
 
 class Bucket:
@@ -31,7 +31,7 @@ class Bucket:
         except FileNotFoundError as error:
             if is_without_bucket(error):
                 raise StoreFailed(summary(error)) from error
-            raise PartLost(f"part {key} is not there") from error
+            raise PartMissing(f"part {key} is not there") from error
         except (OSError, BaseError) as error:
             raise StoreFailed(summary(error)) from error
 

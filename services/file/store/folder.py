@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartLost, StoredObject, StoreFailed, other_size
+from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartMissing, StoredObject, StoreFailed, other_size
 
 IOV_MAX = 1024  # what Linux and macOS take in one writev
 _SUBFOLDER = re.compile("[0-9a-f]{2}")
@@ -63,7 +63,7 @@ class Folder:
             yield
         except FileNotFoundError as error:
             if self._root.is_dir():
-                raise PartLost(f"part {key} is not there") from error
+                raise PartMissing(f"part {key} is not there") from error
             raise StoreFailed(str(error)) from error  # The whole folder is away: a disk that is not mounted.
         except OSError as error:
             raise StoreFailed(str(error)) from error

@@ -19,6 +19,10 @@ class PartLost(Exception):
     """The store has no such part, or has other bytes under its name. The message says which part and what is wrong."""
 
 
+class PartMissing(PartLost):
+    """The store has no such part."""
+
+
 def other_size(key: str, size: int, expected: int) -> PartLost:
     """What to raise for a part that has another size than it should."""
     return PartLost(f"part {key} has {size} bytes in place of {expected}")
