@@ -83,7 +83,8 @@ def settings(database_url: str, tmp_path: Path) -> Callable[..., Any]:
 
     def make(kind: type[S], **values: Any) -> S:
         given: dict[str, Any] = {"database_url": database_url, "data_dir": tmp_path / "data", "drain_seconds": 2.0}
-        given["auth_target"] = f"unix:{tmp_path}/nobody"  # not the auth of a server that may run on this machine
+        for service in ("auth", "agent", "file", "chat"):  # not those of a suite that may run on this machine
+            given[f"{service}_target"] = f"unix:{tmp_path}/nobody"
         return kind(**given | values)
 
     return make
@@ -155,14 +156,17 @@ async def serve(
     """A runner of services in this process, for a wiring and its settings; answers with a channel.
 
     They accept the tests' tokens and look at `revoked`; with `own_keys=True` a service keeps its wiring's identity.
+    With `port`, others can be told beforehand where it will be.
     """
     async with AsyncExitStack() as stack:
 
-        async def start(wiring: Wiring, settings: ServiceSettings, *, own_keys: bool = False) -> grpc.aio.Channel:
+        async def start(
+            wiring: Wiring, settings: ServiceSettings, *, own_keys: bool = False, port: int = 0
+        ) -> grpc.aio.Channel:
             service = await stack.enter_async_context(wiring(settings))
             if not own_keys:
                 service = replace(service, identity=identity_of(keys, revoked=revoked, refusals=refusals))
-            address = await stack.enter_async_context(running(service, settings, port=0))
+            address = await stack.enter_async_context(running(service, settings, port=port))
             channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
             if own_keys:
                 await until(lambda: service.is_ready() and service.identity.is_ready())

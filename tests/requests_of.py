@@ -249,6 +249,9 @@ _EXECUTION: dict[str, Request] = {
     "GetExecution": at(lambda id_: execution.GetExecutionRequest(id=id_), Belongings.execution_id),
     "ListExecutions": plain(lambda _: execution.ListExecutionsRequest()),
     "CancelExecution": at(lambda id_: execution.CancelExecutionRequest(id=id_), Belongings.execution_id),
+    "CheckFileReader": plain(
+        lambda b: execution.CheckFileReaderRequest(file_id=str(uuid.uuid4()), user_id=str(b.user.id))
+    ),
 }
 _FILE: dict[str, Request] = {
     "GetUploadLimits": plain(lambda _: file.GetUploadLimitsRequest()),
@@ -272,6 +275,7 @@ _CHAT: dict[str, Request] = {
     "ListMessages": at(lambda room_id: chat.ListMessagesRequest(room_id=room_id), Belongings.room_id),
     "WatchRoom": at(lambda room_id: chat.WatchRoomRequest(room_id=room_id), Belongings.room_id),
     "Connect": _connect,
+    "CheckFileReader": plain(lambda b: chat.CheckFileReaderRequest(file_id=str(uuid.uuid4()), user_id=str(b.user.id))),
 }
 
 REQUESTS: dict[str, Request] = {

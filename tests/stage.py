@@ -28,6 +28,9 @@ from services.chat.wiring import open_chat
 from services.file.settings import FileSettings
 from services.file.wiring import open_file
 from services.kit.ids import uuid7
+from services.kit.settings import ServiceSettings
+from tests.cli.test_demo import free_ports
+from tests.kit.authority import Authority
 from tests.support import Metadata, TestKeys, bearer
 
 DESCRIPTORS = Path(__file__).parent.parent / "gen" / "parley.binpb"
@@ -162,13 +165,19 @@ async def first_answer(
 
 
 async def open_stage(serve: Any, settings: Callable[..., Any], rows: psycopg.Connection[Any], keys: TestKeys) -> Stage:
-    """Start the four services; they end with the fixture `serve`."""
+    """Start the four services; they end with the fixture `serve`.
+
+    The file service asks the others with tokens of a stand-in for auth: those of the real one are not the tests'.
+    """
+    ports = dict(zip(("auth", "agent", "chat"), free_ports(3), strict=True))
+    known = {f"{name}_target": f"127.0.0.1:{port}" for name, port in ports.items()}
+    await serve(Authority(keys).opened, settings(ServiceSettings), port=ports["auth"])
     return Stage(
         {
             "auth": await serve(open_auth, settings(AuthSettings)),
-            "agent": await serve(open_agent, settings(AgentSettings)),
-            "file": await serve(open_file, settings(FileSettings)),
-            "chat": await serve(open_chat, settings(ChatSettings)),
+            "agent": await serve(open_agent, settings(AgentSettings), port=ports["agent"]),
+            "file": await serve(open_file, settings(FileSettings, **known)),
+            "chat": await serve(open_chat, settings(ChatSettings), port=ports["chat"]),
         },
         rows,
         keys,

@@ -81,6 +81,7 @@ agent.ExecutionService/WatchExecution       unknown    ok         no-run      re
 agent.ExecutionService/GetExecution         unknown    ok         no-run      refused    refused    no-run
 agent.ExecutionService/ListExecutions       unknown    ok         ok          refused    refused    ok
 agent.ExecutionService/CancelExecution      unknown    ok         no-run      refused    refused    no-run
+agent.ExecutionService/CheckFileReader      unknown    refused    refused     ok         refused    refused
 file.FileService/GetUploadLimits            unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFile                 unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFiles                unknown    ok         ok          refused    refused    ok
@@ -98,6 +99,7 @@ chat.ChatService/SendMessage                unknown    ok         no-member   re
 chat.ChatService/ListMessages               unknown    ok         no-member   refused    refused    no-member
 chat.ChatService/WatchRoom                  unknown    ok         no-member   refused    refused    no-member
 chat.ChatService/Connect                    unknown    ok         ok          refused    refused    ok
+chat.ChatService/CheckFileReader            unknown    refused    refused     ok         refused    refused
 """
 
 Row = Mapping[str, str]

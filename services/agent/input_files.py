@@ -1,4 +1,4 @@
-"""Files of a user's, read through the file service on that user's behalf."""
+"""Files that a user may read, read through the file service on that user's behalf."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ READ_SECONDS = 20.0
 
 
 class FileMissing(Exception):
-    """There is no such file, or it is not the user's."""
+    """There is no such file, or the user may not read it."""
 
 
 class FileTooLarge(Exception):
@@ -36,7 +36,7 @@ class InputFiles(Protocol):
     """Where files are read from."""
 
     async def read(self, file_id: UUID, max_bytes: int) -> ReadFile:
-        """A file of the user whose call is in hand.
+        """A file, for the user whose call is in hand.
 
         Raises FileMissing, FileTooLarge, and DependencyUnavailable while it cannot be known.
         """

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from services.agent.providers.routes import Route, parse_routes
 from services.agent.tools.servers import parse_servers
-from services.kit.settings import DatabaseSettings, Port, Seconds, ServiceSettings
+from services.kit.settings import DatabaseSettings, FileTargetSettings, Port, Seconds
 
 Years = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
 
@@ -53,7 +53,7 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 McpServers = Annotated[SecretStr, AfterValidator(_mcp_servers)]
 
 
-class AgentSettings(ServiceSettings):
+class AgentSettings(FileTargetSettings):
     """Settings of the agent service."""
 
     agent_port: Port = Field(50052, description="Port of the agent service.")
@@ -108,8 +108,6 @@ class AgentSettings(ServiceSettings):
     agent_unwatched_seconds: Seconds = Field(
         10.0, description="Seconds that an execution with `on_disconnect` CANCEL goes on though nobody watches it."
     )
-    file_port: Port = Field(50053, description="Port of the file service.")
-    file_target: str = Field("", description="Where agent reaches file; by default `127.0.0.1:PARLEY_FILE_PORT`.")
 
     @field_validator("agent_lease_seconds")
     @classmethod
@@ -127,11 +125,6 @@ class AgentSettings(ServiceSettings):
     def model_routes(self) -> tuple[Route, ...]:
         """Which provider runs which models."""
         return parse_routes(self.agent_model_routes)
-
-    @property
-    def file_address(self) -> str:
-        """The gRPC target of the file service."""
-        return self.file_target or f"127.0.0.1:{self.file_port}"
 
     @property
     def deleted_agent_kept(self) -> timedelta:

@@ -1,5 +1,7 @@
 """The reasons of chat: `parley.chat.v1.ErrorReason`."""
 
+from uuid import UUID
+
 from services.kit.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -44,3 +46,12 @@ class TooManySubscriptions(ResourceExhausted):
     """This stream follows as many rooms as one stream may; unsubscribe from one, or open another stream."""
 
     reason = "TOO_MANY_SUBSCRIPTIONS"
+
+
+class FileNotFound(NotFound):
+    """There is no such file, or you may not read it; nothing was stored."""
+
+    reason = "FILE_NOT_FOUND"
+
+    def __init__(self, file_id: UUID) -> None:
+        super().__init__(metadata={"file_id": str(file_id)})

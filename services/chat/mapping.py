@@ -1,5 +1,6 @@
 """From rows to messages."""
 
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from parley.chat.v1 import chat_service_pb2 as pb2
@@ -35,6 +36,7 @@ def to_message(message: Message) -> pb2.Message:
         client_message_id=message.client_message_id,
         text=message.text,
         create_time=to_timestamp(message.create_time),
+        file_ids=[str(file_id) for file_id in message.file_ids or ()],
     )
 
 
@@ -61,6 +63,11 @@ def to_events_field(event: Event) -> bytes:
         )
         event.encoded = pb2.ConnectResponse(events=[out]).SerializeToString()
     return event.encoded
+
+
+def to_uuids(texts: Iterable[str]) -> Sequence[UUID]:
+    """UUIDs, in their order; one that is spelled in two ways is there once."""
+    return list(dict.fromkeys(map(UUID, texts)))
 
 
 def to_uuid(text: str) -> UUID | None:

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import ClassVar, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import TIMESTAMP, BigInteger
+from sqlalchemy import TIMESTAMP, BigInteger, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.kit.database import schema_metadata
@@ -14,7 +15,7 @@ class Base(DeclarativeBase):
     """The tables of the schema `chat`."""
 
     metadata = schema_metadata("chat")
-    type_annotation_map: ClassVar = {datetime: TIMESTAMP(timezone=True), int: BigInteger}
+    type_annotation_map: ClassVar = {datetime: TIMESTAMP(timezone=True), int: BigInteger, list[UUID]: ARRAY(Uuid)}
 
 
 class RoomTable(Base):
@@ -56,6 +57,17 @@ class MessageTable(Base):
     client_message_id: Mapped[str]
     text: Mapped[str]
     create_time: Mapped[datetime]
+    file_ids: Mapped[list[UUID] | None]
+
+
+class MessageFileTable(Base):
+    """One row a file that a message carries: the way from the file to the rooms that it was posted to."""
+
+    __tablename__ = "message_files"
+
+    room_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    file_id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
 class ProcessTable(Base):
@@ -109,6 +121,8 @@ class Message(NamedTuple):
     client_message_id: str
     text: str
     create_time: datetime
+    file_ids: list[UUID] | None
+    """None for a message without files, which then costs nothing to read or store."""
 
 
 class Connection(NamedTuple):

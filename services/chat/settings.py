@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from services.kit.settings import Port, Seconds, ServiceSettings
+from services.kit.settings import FileTargetSettings, Port, Seconds
 
 
-class ChatSettings(ServiceSettings):
+class ChatSettings(FileTargetSettings):
     """What only the chat service needs."""
 
     chat_port: Port = Field(50054, description="Port of the chat service.")

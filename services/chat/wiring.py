@@ -12,7 +12,9 @@ from services.chat.domain.messages import Messages, RoomEvents
 from services.chat.domain.presence import Presence
 from services.chat.domain.purge import Purge
 from services.chat.domain.rooms import Rooms
+from services.chat.domain.shared_files import SharedFiles
 from services.chat.jobs import PURGE_USER
+from services.chat.posted_files import open_posted_files
 from services.chat.servicer import ChatServicer
 from services.chat.settings import ChatSettings
 from services.kit.background import in_background
@@ -39,15 +41,17 @@ async def open_chat(settings: ChatSettings) -> AsyncIterator[Service]:
         open_feed(bus, RoomEvents(db), "room", FeedLimits(look_seconds=settings.chat_look_seconds)) as events,
         _presence(db, bus, settings) as presence,
         _memberships(db, bus, settings) as memberships,
+        open_posted_files(settings.file_address) as files,
         open_identity(settings, "chat") as identity,
     ):
-        messages = Messages(db, events, clock=utc_now)
+        messages = Messages(db, events, files, clock=utc_now)
         following = Following(db, events, memberships)
         servicer = ChatServicer(
             Rooms(db, memberships, clock=utc_now),
             messages,
             following,
             Conversations(messages, following, presence, settings.chat_max_subscriptions),
+            SharedFiles(db),
             go_away_seconds=settings.chat_go_away_seconds,
         )
         yield Service(

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from services.file.models import Usage
 from services.kit.errors import (
     Aborted,
     DataLoss,
@@ -64,15 +65,52 @@ class SizeMismatch(InvalidArgument):
 
 
 class ChecksumMismatch(InvalidArgument):
-    """The bytes received do not have the SHA-256 that was declared."""
+    """The bytes received do not have the SHA-256 or the crc32c that was declared."""
 
     reason = "CHECKSUM_MISMATCH"
 
 
 class UploadIncomplete(InvalidArgument):
-    """The stream ended before `finish`: nothing is kept of the upload."""
+    """The stream ended before `finish`. What is kept of an upload with a name is told; of another one nothing is."""
 
     reason = "UPLOAD_INCOMPLETE"
+
+    def __init__(self, persisted: int | None = None) -> None:
+        super().__init__(metadata={} if persisted is None else {"persisted_size": str(persisted)})
+
+
+class UploadNotFound(NotFound):
+    """There is no such upload, or it is somebody else's, or it was cancelled or has expired."""
+
+    reason = "UPLOAD_NOT_FOUND"
+
+
+class UploadTakenOver(Aborted):
+    """Another stream has resumed the upload since."""
+
+    reason = "UPLOAD_TAKEN_OVER"
+
+
+class UploadFinished(FailedPrecondition):
+    """The upload is a file already and cannot be cancelled: delete the file."""
+
+    reason = "UPLOAD_FINISHED"
+
+
+class ContentMismatch(InvalidArgument):
+    """Bytes that were sent again are not those that were sent before."""
+
+    reason = "CONTENT_MISMATCH"
+
+
+class QuotaExceeded(ResourceExhausted):
+    """The caller's files and unfinished uploads would have more bytes, or be more, than the caller may have."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, quota: Usage) -> None:
+        text = f"at most {quota.bytes} bytes in at most {quota.files} files and unfinished uploads"
+        super().__init__(quota=[QuotaViolation("user", text)])
 
 
 class UploadOutOfTurn(InvalidArgument):

@@ -18,7 +18,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from services.kit.database import schema_metadata
 
 Labels = Mapping[str, str]
-Buffer = bytes | bytearray | memoryview
 
 
 class UploadState(StrEnum):
@@ -144,7 +143,7 @@ class Chunk:
     """A run of a file's bytes as the client sent it; `crc32c` only if it was sent along."""
 
     offset: int
-    data: Buffer
+    data: bytes
     crc32c: int | None
 
 
@@ -178,6 +177,13 @@ class Upload(NamedTuple):
     create_time: datetime
     expire_time: datetime
     file_id: UUID | None
+
+
+class Progress(NamedTuple):
+    """How far an upload is that can be resumed."""
+
+    upload_id: UUID
+    persisted_size: int
 
 
 class StoredFile(NamedTuple):

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from services.kit.settings import DatabaseSettings, Port, Seconds, ServiceSettings
 
-KIB, MIB, TIB = 2**10, 2**20, 2**40
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 STORE_SCHEMES = ("file", "s3", "gs", "az", "memory")
 
 Years = Annotated[float, Field(gt=0, le=10 * 365 * 86_400)]
@@ -30,7 +30,7 @@ class FileStoreSettings(DatabaseSettings):
     )
     file_idle_timeout: Seconds = Field(30.0, description="Seconds that an upload stream may send nothing.")
     file_unfinished_after: Seconds = Field(
-        3600.0, description="Seconds without progress after which the worker removes an upload's parts."
+        3600.0, description="Seconds without progress after which an upload that cannot be resumed is given up."
     )
 
     @field_validator("file_store_url")
@@ -65,16 +65,42 @@ class FileSettings(FileStoreSettings, ServiceSettings):
     file_port: Port = Field(50053, description="Port of the file service.")
     file_max_bytes: int = Field(10 * MIB, ge=1, le=64 * TIB, description="The largest file, in bytes.")
     file_part_bytes: int = Field(
-        8 * MIB, ge=64 * KIB, le=256 * MIB, description="Bytes of a stored part. An upload has two in memory."
+        8 * MIB, ge=64 * KIB, le=256 * MIB, description="Bytes of a stored part. An upload has up to three in memory."
     )
     file_download_chunk_bytes: int = Field(
         512 * KIB, ge=KIB, le=2 * MIB, description="Bytes of a chunk that a download sends."
     )
     file_max_open_uploads: int = Field(8, ge=1, le=1000, description="Files open at a time on one UploadFiles stream.")
-    file_max_uploads: int = Field(64, ge=1, le=100_000, description="Files being uploaded at a time, a process.")
-    file_max_uploads_per_user: int = Field(32, ge=1, le=100_000, description="Of those, how many one user may have.")
+    file_max_uploads: int = Field(1024, ge=1, le=100_000, description="Files being uploaded at a time, a process.")
+    file_max_uploads_per_user: int = Field(256, ge=1, le=100_000, description="Of those, how many one user may have.")
+    file_upload_memory_bytes: int = Field(
+        128 * MIB, ge=MIB, le=TIB, description="Bytes that all uploads of a process may have in memory together."
+    )
+    file_upload_expiry: Years = Field(
+        7 * 86_400.0, description="Seconds without progress after which an upload that can be resumed is given up."
+    )
+    file_quota_bytes: int = Field(
+        10 * GIB, ge=1, le=2**60, description="Bytes that a user's files and unfinished uploads may have in all."
+    )
+    file_quota_files: int = Field(
+        100_000, ge=1, le=2**40, description="Files and unfinished uploads that a user may have."
+    )
     file_max_downloads: int = Field(128, ge=1, le=100_000, description="Downloads at a time, a process.")
     file_max_downloads_per_user: int = Field(64, ge=1, le=100_000, description="Of those, how many one user may have.")
+    agent_port: Port = Field(50052, description="Port of the agent service.")
+    agent_target: str = Field("", description="Where file reaches agent; by default `127.0.0.1:PARLEY_AGENT_PORT`.")
+    chat_port: Port = Field(50054, description="Port of the chat service.")
+    chat_target: str = Field("", description="Where file reaches chat; by default `127.0.0.1:PARLEY_CHAT_PORT`.")
+
+    @property
+    def agent_address(self) -> str:
+        """The gRPC target of the agent service."""
+        return self.agent_target or f"127.0.0.1:{self.agent_port}"
+
+    @property
+    def chat_address(self) -> str:
+        """The gRPC target of the chat service."""
+        return self.chat_target or f"127.0.0.1:{self.chat_port}"
 
 
 class FileJobSettings(FileStoreSettings):

@@ -5,15 +5,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 from parley.file.v1 import file_service_pb2
+from services.file.domain.claims import Claims
 from services.file.domain.downloads import Downloads
 from services.file.domain.files import Files
+from services.file.domain.limits import UploadLimits
 from services.file.domain.purge import Purge
+from services.file.domain.readers import open_readers
 from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
-from services.file.domain.upload import UploadLimits
 from services.file.domain.uploads import Uploads
 from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
-from services.file.servicer import FileServicer
+from services.file.models import Usage
+from services.file.owners import open_owners
+from services.file.servicer.downloads import FilesServicer
+from services.file.servicer.uploads import UploadServicer
 from services.file.settings import FileJobSettings, FileSettings, FileStoreSettings
 from services.file.store import PartStore, open_parts
 from services.kit.calls import Registration
@@ -33,19 +38,27 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
     async with (
         Database.open(settings, role="file") as db,
         open_identity(settings, "file") as identity,
+        open_owners(settings.chat_address, settings.agent_address, identity.tokens) as owners,
+        open_readers(owners) as readers,
         _open_store(settings) as store,
     ):
-        uploads = Uploads(db, store, clock=utc_now, limits=_limits(settings))
+        limits = _limits(settings)
+        claims = Claims(db, clock=utc_now, limits=limits)
+        uploads = Uploads(db, store, claims, clock=utc_now, limits=limits)
         downloads = Downloads(
             db,
             store,
+            readers,
             piece_bytes=settings.file_download_chunk_bytes,
             slots=Slots(in_the_process=settings.file_max_downloads, for_a_user=settings.file_max_downloads_per_user),
         )
+        files = Files(db, readers, clock=utc_now)
         try:
             yield Service(
                 name="file",
-                registrations=[Registration(FILE_SERVICE, FileServicer(uploads, downloads, Files(db, clock=utc_now)))],
+                registrations=[
+                    Registration(FILE_SERVICE, (UploadServicer(uploads, claims), FilesServicer(downloads, files)))
+                ],
                 identity=identity,
                 is_ready=lambda: db.is_ready,
             )
@@ -60,17 +73,11 @@ async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Jo
         Database.open(settings, role="file") as db,
         _open_store(settings) as store,
     ):
-        sweep = Sweep(
-            db,
-            store,
-            clock=utc_now,
-            unfinished_after=settings.unfinished_after,
-            deleted_after=settings.deleted_after,
-        )
+        sweep = Sweep(db, store, clock=utc_now)
         yield [
             Job(REMOVE_UNFINISHED_UPLOADS, sweep.remove_unfinished_uploads, cron="* * * * *"),
             Job(REMOVE_DELETED_FILES, sweep.remove_deleted_files, cron="* * * * *"),
-            Job(PURGE_USER, Purge(db, store).purge_user, then=step_after(PURGE_USER)),
+            Job(PURGE_USER, Purge(db, store, clock=utc_now).purge_user, then=step_after(PURGE_USER)),
         ]
 
 
@@ -82,9 +89,12 @@ def _limits(settings: FileSettings) -> UploadLimits:
     return UploadLimits(
         max_file_bytes=settings.file_max_bytes,
         part_bytes=settings.file_part_bytes,
+        memory_bytes=settings.file_upload_memory_bytes,
         max_on_a_stream=settings.file_max_open_uploads,
         max_in_the_process=settings.file_max_uploads,
         max_for_a_user=settings.file_max_uploads_per_user,
         idle_timeout=timedelta(seconds=settings.file_idle_timeout),
-        heartbeat=settings.unfinished_after / 4,
+        unfinished_kept=settings.unfinished_after,
+        named_kept=timedelta(seconds=settings.file_upload_expiry),
+        quota=Usage(settings.file_quota_bytes, settings.file_quota_files),
     )

@@ -16,10 +16,10 @@ from services.kit.refusal_tally import Refusal
 from services.kit.refusals import telling_refusals
 from services.kit.revocations import FIRST_SECONDS, RevokedSessions, following_revocations
 from services.kit.secret_files import read_or_make_secret
-from services.kit.service_tokens import open_service_tokens
+from services.kit.service_tokens import ServiceTokens, open_service_tokens
 from services.kit.settings import ServiceSettings
 
-__all__ = ["Identity", "Refusal", "kept_service_secret", "open_identity", "service_secret"]
+__all__ = ["Identity", "Refusal", "ServiceIdentity", "kept_service_secret", "open_identity", "service_secret"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Identity:
     """Told of every call that is refused to a caller who is known. It neither waits nor raises."""
 
 
+@dataclass(frozen=True)
+class ServiceIdentity(Identity):
+    """The identity of a service that has an account at auth."""
+
+    tokens: ServiceTokens
+    """Of that account: what the service does by itself, at others, it does with these."""
+
+
 def service_secret(settings: ServiceSettings, name: str) -> str:
     """The secret of a service's own account: the setting's, or else the one kept in the data folder."""
     if settings.service_secret is not None:
@@ -48,7 +56,7 @@ def kept_service_secret(data_dir: Path, name: str) -> str:
 
 
 @asynccontextmanager
-async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[Identity]:
+async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[ServiceIdentity]:
     """The identity of a service that asks auth: for keys, for revoked sessions, and to take down what it refuses.
 
     It is ready once it has keys and knows which sessions were revoked; until then tokens meet DependencyUnavailable.
@@ -70,9 +78,10 @@ async def open_identity(settings: ServiceSettings, name: str) -> AsyncIterator[I
             )
             keys.on_gone = verifier.forget_all
             async with telling_refusals(auth) as reporter, following_revocations(auth, revoked):
-                yield Identity(
+                yield ServiceIdentity(
                     verifier,
                     revoked,
                     is_ready=lambda: revoked.is_complete and keys.is_ready,
                     on_refusal=reporter.take,
+                    tokens=tokens,
                 )

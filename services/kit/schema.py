@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest of `services/migrations/versions`; revisions sort as text."""
 
 _REVISION_THERE = "SELECT max(version_num) FROM public.alembic_version"

@@ -105,6 +105,18 @@ class ServiceSettings(DatabaseSettings):
         return timedelta(seconds=self.drain_seconds)
 
 
+class FileTargetSettings(ServiceSettings):
+    """For services that call the file service."""
+
+    file_port: Port = Field(50053, description="Port of the file service.")
+    file_target: str = Field("", description="Where others reach file; by default `127.0.0.1:PARLEY_FILE_PORT`.")
+
+    @property
+    def file_address(self) -> str:
+        """The gRPC target of the file service."""
+        return self.file_target or f"127.0.0.1:{self.file_port}"
+
+
 class SettingUnusable(Exception):
     """A setting is well formed but leads nowhere: a folder that cannot be made, a key that opens nothing.
 

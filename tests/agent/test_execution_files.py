@@ -25,7 +25,8 @@ from tests.agent.conftest import draft
 from tests.agent.providers.server import ProviderServer
 from tests.agent.runs import channel_to, get, run
 from tests.conftest import Serve
-from tests.support import Metadata, TestKeys, detail, identity_of, raises_status, reason_of, status_of
+from tests.sharing import Sharing
+from tests.support import Metadata, TestKeys, bearer, detail, identity_of, raises_status, reason_of, status_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -141,14 +142,38 @@ async def test_a_file_that_is_no_input_is_refused_by_its_place(
     assert (await place.executions.ListExecutions(pb2.ListExecutionsRequest(), metadata=ann)).total_size == 0
 
 
-async def test_somebody_elses_file_is_no_file(place: Place, as_user: Any) -> None:
+@pytest.fixture
+async def sharing(serve: Serve, settings: Any, keys: TestKeys) -> Sharing:
+    """Agent, file and chat, which know one another."""
+    return await Sharing(serve, settings, keys).start("auth", "file", "agent", "chat")
+
+
+async def test_a_file_that_the_user_may_not_read_is_no_input(sharing: Sharing, as_user: Any) -> None:
     ann, bob = as_user("ann"), as_user("bob")
-    theirs = await place.upload(b"secret", bob)
-    agent_id = await place.agent(ann)
+    theirs = await sharing.upload(bob, b"secret")
     for file_id in (theirs, str(uuid4())):
-        request = pb2.CreateExecutionRequest(agent_id=agent_id, input="Look:", file_ids=[file_id])
         with raises_status(StatusCode.INVALID_ARGUMENT, "INPUT_FILE_REFUSED", fields=["file_ids[0]"]):
-            await place.executions.CreateExecution(request, metadata=ann)
+            await sharing.use(ann, [file_id])
+
+
+async def test_a_file_that_is_shared_with_the_user_is_an_input_and_the_user_goes_on_reading_it(
+    sharing: Sharing, as_user: Any, keys: TestKeys
+) -> None:
+    ann, bob = as_user("ann"), as_user("bob")
+    file_id, other = await sharing.upload(ann, b"shared"), await sharing.upload(ann)
+    await sharing.post(await sharing.chat.room_of(ann, bob), ann, file_id, other)
+    service = bearer(keys.service_token("parley.agent.v1.ExecutionService/CheckFileReader"))
+
+    async def may_read(name: str, file_id: str) -> bool:
+        request = pb2.CheckFileReaderRequest(file_id=file_id, user_id=str(as_user.id(name)))
+        return (await sharing.executions.CheckFileReader(request, metadata=service)).may_read
+
+    assert not await may_read("bob", file_id)
+    created = await sharing.use(bob, [file_id])
+    assert list(created.file_ids) == [file_id]
+    assert await may_read("bob", file_id)
+    assert not await may_read("bob", other), "of the room, but of no execution"
+    assert not await may_read("ann", file_id), "hers, but of no execution of hers"
 
 
 async def test_while_the_file_service_is_away_files_can_be_no_input_and_all_else_goes_on(

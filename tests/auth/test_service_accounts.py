@@ -262,7 +262,8 @@ async def test_the_services_of_parley_have_accounts_from_the_start(settings: Mak
             secret = service_secret(settings(ServiceSettings), name)
             assert (await token(AuthServiceStub(servers[0].channel), name, secret)).access_token
     found = rows.execute("SELECT name, methods FROM auth.service_accounts ORDER BY name").fetchall()
-    assert found == [(name, [WATCH, RECORD]) for name in ("agent", "chat", "file")]
+    ask = ["parley.agent.v1.ExecutionService/CheckFileReader", "parley.chat.v1.ChatService/CheckFileReader"]
+    assert found == [("agent", [WATCH, RECORD]), ("chat", [WATCH, RECORD]), ("file", [WATCH, RECORD, *ask])]
     assert rows.execute("SELECT count(*) FROM auth.service_secrets").fetchone() == (3,)
 
 

@@ -125,8 +125,8 @@ class Chat:
     async def leave(self, room_id: str, who: Metadata) -> None:
         await self.stub.LeaveRoom(pb2.LeaveRoomRequest(room_id=room_id), metadata=who)
 
-    async def send(self, room_id: str, who: Metadata, name: str, text: str = "hi") -> pb2.Message:
-        request = pb2.SendMessageRequest(room_id=room_id, client_message_id=name, text=text)
+    async def send(self, room_id: str, who: Metadata, name: str, text: str = "hi", **fields: Any) -> pb2.Message:
+        request = pb2.SendMessageRequest(room_id=room_id, client_message_id=name, text=text, **fields)
         return (await self.stub.SendMessage(request, metadata=who)).message
 
     async def messages(self, room_id: str, who: Metadata, **fields: Any) -> list[pb2.Message]:

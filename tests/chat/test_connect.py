@@ -342,7 +342,7 @@ async def test_a_refused_message_says_which_field_was_wrong(chat: Any, as_user: 
     ann = as_user("ann")
     room = await chat.room_of(ann)
     async with chat.connect(ann) as stream:
-        await stream.send(room, "1", "")
+        await stream.send(room, "1", "x" * 10_001)
         bad = detail((await stream.notice("nack")).status, error_details_pb2.BadRequest)
         assert bad is not None
         assert [violation.field for violation in bad.field_violations] == ["send.text"]

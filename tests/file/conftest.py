@@ -18,7 +18,10 @@ ServeFiles = Callable[..., Awaitable[FileServiceStub]]
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
+def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
+    """A real S3 server, for all tests of a run with --s3; without, those that ask for it are skipped."""
+    if not request.config.getoption("--s3"):
+        pytest.skip("needs an S3 server: make test-s3")
     with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
         yield server
 

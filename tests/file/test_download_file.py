@@ -92,13 +92,6 @@ async def test_a_request_that_breaks_a_rule_is_refused(
             pass
 
 
-async def test_a_strangers_file_is_not_found(files: FileServiceStub, as_user: Any, stored: pb2.File) -> None:
-    with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
-        await download(files, as_user("bob"), stored.id)
-    with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
-        await download(files, as_user("bob"), stored.id, offset=SIZE + 1)
-
-
 async def test_a_file_that_never_was_is_not_found(files: FileServiceStub, as_user: Any) -> None:
     with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
         await download(files, as_user("ann"), str(uuid4()))

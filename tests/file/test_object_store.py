@@ -180,14 +180,6 @@ async def test_a_store_that_is_only_busy_does_not_end_the_start(at: Any) -> None
                 await parts.get(Part(0, 1, 0, PartStore.new_key()))
 
 
-@pytest.fixture
-def on_s3(request: pytest.FixtureRequest) -> None:
-    """For tests of what a real server says."""
-    if not request.config.getoption("--s3"):
-        pytest.skip("needs an S3 server: make test-s3")
-
-
-@pytest.mark.usefixtures("on_s3")
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -217,7 +209,7 @@ def test_a_process_that_s3_refuses_says_so_in_its_last_line_and_exits_with_2(
         assert secret not in ended.stdout + ended.stderr
 
 
-@pytest.mark.usefixtures("on_s3")
+@pytest.mark.usefixtures("s3")
 def test_more_than_s3_lists_at_a_time_is_listed(kept: Kept) -> None:
     folder = kept.folder / "ab"
     folder.mkdir(parents=True)

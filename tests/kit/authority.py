@@ -21,7 +21,12 @@ from tests.kit.conftest import service_settings
 from tests.support import KID, TestKeys, identity_of
 
 AUTH_SERVICE = auth_pb2.DESCRIPTOR.services_by_name["AuthService"]
-METHODS = ("parley.auth.v1.AuthService/*", "parley.file.v1.FileService/*")
+METHODS = (
+    "parley.auth.v1.AuthService/*",
+    "parley.file.v1.FileService/*",
+    "parley.chat.v1.ChatService/CheckFileReader",
+    "parley.agent.v1.ExecutionService/CheckFileReader",
+)
 
 
 class CredentialsInvalid(Unauthenticated):
@@ -58,6 +63,15 @@ class Authority:
     @asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator[str]:
         """Serve, and yield the address."""
+        async with (
+            self.opened() as service,
+            running(service, service_settings(drain_seconds=0.1), port=port) as address,
+        ):
+            yield address
+
+    @asynccontextmanager
+    async def opened(self, _settings: ServiceSettings | None = None) -> AsyncIterator[Service]:
+        """The service, as a wiring gives it."""
         methods: dict[str, Any] = dict.fromkeys(AUTH_SERVICE.methods_by_name, self._get_jwks)
         methods |= {
             "IssueServiceToken": self._issue,
@@ -66,9 +80,7 @@ class Authority:
         }
         followers = frozenset({"WatchRevocations"})
         registration = Registration(AUTH_SERVICE, SimpleNamespace(**methods), followers=followers)
-        service = Service("auth", [registration], identity_of(self.keys), lambda: True)
-        async with running(service, service_settings(drain_seconds=0.1), port=port) as address:
-            yield address
+        yield Service("auth", [registration], identity_of(self.keys), lambda: True)
 
     async def revoke(self, *session_ids: UUID, seconds: float = 900) -> None:
         """Tell all who follow that these sessions have ended."""

@@ -27,6 +27,7 @@ from services.agent.models.agents import Agent
 from services.agent.models.executions import Execution, ExecutionDraft, InputFile, Overlap, State
 from services.agent.repository.agents import AgentRows
 from services.agent.repository.executions import FILTER, ExecutionRows, of_conversation, of_user
+from services.agent.repository.file_readers import FileReaderRows
 from services.agent.tools import Tools
 from services.agent.tools.names import tool_names, unknown_servers
 from services.kit.database import Database, Scope
@@ -131,6 +132,11 @@ class Executions:
             execution = await _with_output(rows, _found(await rows.get(user_id, execution_id)))
         self._states.tell(changed)
         return execution
+
+    async def check_file_reader(self, user_id: UUID, file_id: UUID) -> bool:
+        """Whether the user has an execution that this file is an input of."""
+        async with self._db.read() as tx:
+            return await FileReaderRows(tx).has_as_input(user_id, file_id)
 
     async def _created(
         self, rows: ExecutionRows, user_id: UUID, request_id: UUID | None, digest: bytes | None

@@ -32,7 +32,7 @@ async def _read(files: InputFiles, field: str, file_id: UUID, *, takes_images: b
     try:
         found = await files.read(file_id, MAX_IMAGE_BYTES)
     except FileMissing as error:
-        raise _refused(field, "there is no such file of yours") from error
+        raise _refused(field, "there is no such file, or you may not read it") from error
     except FileTooLarge as error:
         raise _refused(field, f"must have at most {MAX_IMAGE_BYTES} bytes") from error
     kind = content_type_of(found.content)

@@ -64,3 +64,7 @@ class ExecutionServicer:
     async def CancelExecution(self, request: pb2.CancelExecutionRequest, call: Call) -> pb2.CancelExecutionResponse:
         execution = await self._executions.cancel_execution(call.caller.user_id, UUID(request.id))
         return pb2.CancelExecutionResponse(execution=to_execution(execution))
+
+    async def CheckFileReader(self, request: pb2.CheckFileReaderRequest, call: Call) -> pb2.CheckFileReaderResponse:
+        may_read = await self._executions.check_file_reader(UUID(request.user_id), UUID(request.file_id))
+        return pb2.CheckFileReaderResponse(may_read=may_read)

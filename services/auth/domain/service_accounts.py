@@ -33,10 +33,18 @@ log = structlog.get_logger()
 
 RETRY_SECONDS = 1.0
 OVERLAP = timedelta(hours=24)
-BUILT_IN_METHODS = (
+EVERY_BUILT_IN = (
     "parley.auth.v1.AuthService/WatchRevocations",
     "parley.auth.v1.AuthService/RecordRefusals",
 )
+"""What each of Parley's own services may call."""
+SOME_BUILT_IN = {
+    "file": (
+        "parley.agent.v1.ExecutionService/CheckFileReader",
+        "parley.chat.v1.ChatService/CheckFileReader",
+    )
+}
+"""And what one of them may call besides, by its name."""
 MAX_METHODS_LENGTH = 2_250
 """Characters of all methods: with more, the account's tokens would be larger than what a verifier takes."""
 
@@ -145,7 +153,7 @@ class ServiceAccounts:
 
     async def ensure_built_in(self, name: str, secret: str) -> None:
         """See to it that there is an account of this name, with its methods, and that this secret is a good one."""
-        methods = BUILT_IN_METHODS
+        methods = (*EVERY_BUILT_IN, *SOME_BUILT_IN.get(name, ()))
         async with self._db.transaction() as tx:
             if created := await self._add(tx, name, methods, OPERATOR):
                 await ServiceAccountRows(tx).add_secret(created.id, secret_hash(secret), created.create_time)

@@ -87,8 +87,8 @@ class Conversation:
                 await self._subscribe(room_id, after)
             case Unsubscribe(room_id):
                 await self._unsubscribe(room_id)
-            case Send(room_id, client_message_id, text):
-                await self._send(room_id, client_message_id, text)
+            case Send():
+                await self._send(intent)
             case Ping(nonce):
                 await self.outbox.put(Pong(nonce))
 
@@ -163,16 +163,18 @@ class Conversation:
         self._leave(room_id)
         await self.outbox.put(Unsubscribed(room_id))
 
-    async def _send(self, room_id: UUID, client_message_id: str, text: str) -> None:
-        self._sending.begin(room_id, client_message_id)
+    async def _send(self, send: Send) -> None:
+        self._sending.begin(send.room_id, send.client_message_id)
         try:
-            message = await self._shared.messages.send_message(self._user_id, room_id, client_message_id, text)
-            if found := self._subscriptions.get(room_id):
+            message = await self._shared.messages.send_message(
+                self._user_id, send.room_id, send.client_message_id, send.text, send.file_ids
+            )
+            if found := self._subscriptions.get(send.room_id):
                 await found[0].acknowledge(message)
             else:
                 await self.outbox.put(Ack(message))
         except DomainError as reason:
-            await self.refuse(reason, room_id=str(room_id), client_message_id=client_message_id)
+            await self.refuse(reason, room_id=str(send.room_id), client_message_id=send.client_message_id)
         finally:
             self._sending.settle()
 

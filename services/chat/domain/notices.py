@@ -159,6 +159,7 @@ class Send:
     room_id: UUID
     client_message_id: str
     text: str
+    file_ids: Sequence[UUID] = ()
 
 
 @dataclass(frozen=True, slots=True)

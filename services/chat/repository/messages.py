@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, exc, exists, insert, select, true, update
+from sqlalchemy import Select, bindparam, exc, exists, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.chat.models import MemberTable, Message, MessageTable, RoomTable
+from services.chat.models import MemberTable, Message, MessageFileTable, MessageTable, RoomTable
 
 _MESSAGE = tuple(getattr(MessageTable, name) for name in Message._fields)
 _ONCE = "uq_messages_client_message_id"
@@ -28,20 +28,26 @@ _next = (
     .returning(RoomTable.last_sequence)
     .cte("next")
 )
-_APPEND = (
-    insert(MessageTable)
+_store = insert(MessageTable).from_select(
+    Message._fields,
+    select(
+        *(
+            _next.c.last_sequence
+            if name == "sequence"
+            else bindparam(f"new_{name}", type_=getattr(MessageTable, name).type)
+            for name in Message._fields
+        )
+    ),
+)
+_APPEND = _store.returning(MessageTable.sequence)
+_stored = _store.returning(MessageTable.room_id, MessageTable.sequence, MessageTable.file_ids).cte("stored")
+_APPEND_WITH_FILES = select(_stored.c.sequence).add_cte(
+    insert(MessageFileTable)
     .from_select(
-        Message._fields,
-        select(
-            *(
-                _next.c.last_sequence
-                if name == "sequence"
-                else bindparam(f"new_{name}", type_=getattr(MessageTable, name).type)
-                for name in Message._fields
-            )
-        ),
+        ["room_id", "sequence", "file_id"],
+        select(_stored.c.room_id, _stored.c.sequence, func.unnest(_stored.c.file_ids)),
     )
-    .returning(MessageTable.sequence)
+    .cte("listed")
 )
 _GET_SENT = select(*_MESSAGE).where(
     MessageTable.room_id == bindparam("room_id"),
@@ -101,7 +107,8 @@ class MessageRows:
         """
         values = {f"new_{name}": value for name, value in message._asdict().items()}
         try:
-            return (await self._tx.execute(_APPEND, values)).scalar_one_or_none()
+            statement = _APPEND_WITH_FILES if message.file_ids else _APPEND
+            return (await self._tx.execute(statement, values)).scalar_one_or_none()
         except exc.IntegrityError as error:
             diagnosis = getattr(error.orig, "diag", None)
             if getattr(diagnosis, "constraint_name", None) == _ONCE:

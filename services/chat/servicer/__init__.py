@@ -8,7 +8,8 @@ from services.chat.domain.conversation import Conversations
 from services.chat.domain.following import Following
 from services.chat.domain.messages import Messages
 from services.chat.domain.rooms import RoomDraft, Rooms
-from services.chat.mapping import to_member, to_message, to_room, to_uuid
+from services.chat.domain.shared_files import SharedFiles
+from services.chat.mapping import to_member, to_message, to_room, to_uuid, to_uuids
 from services.chat.servicer.connect import converse
 from services.chat.servicer.responses import watch_responses
 from services.kit.calls import Call
@@ -25,6 +26,7 @@ class ChatServicer:
         messages: Messages,
         following: Following,
         conversations: Conversations,
+        shared_files: SharedFiles,
         *,
         go_away_seconds: float,
     ) -> None:
@@ -32,6 +34,7 @@ class ChatServicer:
         self._messages = messages
         self._following = following
         self._conversations = conversations
+        self._shared_files = shared_files
         self._go_away_seconds = go_away_seconds
 
     async def CreateRoom(self, request: pb2.CreateRoomRequest, call: Call) -> pb2.CreateRoomResponse:
@@ -76,7 +79,11 @@ class ChatServicer:
 
     async def SendMessage(self, request: pb2.SendMessageRequest, call: Call) -> pb2.SendMessageResponse:
         message = await self._messages.send_message(
-            call.caller.user_id, UUID(request.room_id), request.client_message_id, request.text
+            call.caller.user_id,
+            UUID(request.room_id),
+            request.client_message_id,
+            request.text,
+            to_uuids(request.file_ids),
         )
         return pb2.SendMessageResponse(message=to_message(message))
 
@@ -101,3 +108,7 @@ class ChatServicer:
 
     async def Connect(self, stream: Stream[pb2.ConnectRequest, pb2.ConnectResponse], call: Call) -> None:
         await converse(stream, call, self._conversations, go_away_seconds=self._go_away_seconds)
+
+    async def CheckFileReader(self, request: pb2.CheckFileReaderRequest, _call: Call) -> pb2.CheckFileReaderResponse:
+        may_read = await self._shared_files.check_file_reader(UUID(request.user_id), UUID(request.file_id))
+        return pb2.CheckFileReaderResponse(may_read=may_read)

@@ -15,6 +15,7 @@ from parley.chat.v1 import chat_service_pb2 as pb2
 from services.chat.domain.conversation import Conversation, Conversations
 from services.chat.domain.notices import Hello, Intent, Ping, Send, Subscribe, Unsubscribe
 from services.chat.domain.outbox import Outbox
+from services.chat.mapping import to_uuids
 from services.chat.servicer.renewal import Renewal
 from services.chat.servicer.responses import connect_responses
 from services.kit.calls import Call
@@ -124,7 +125,7 @@ _INTENTS: dict[str | None, Callable[[pb2.ConnectRequest], Intent]] = {
     "hello": lambda r: Hello([_subscribe(cursor) for cursor in r.hello.cursors]),
     "subscribe": lambda r: _subscribe(r.subscribe),
     "unsubscribe": lambda r: Unsubscribe(UUID(r.unsubscribe.room_id)),
-    "send": lambda r: Send(UUID(r.send.room_id), r.send.client_message_id, r.send.text),
+    "send": lambda r: Send(UUID(r.send.room_id), r.send.client_message_id, r.send.text, to_uuids(r.send.file_ids)),
     "ping": lambda r: Ping(r.ping.nonce),
 }
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from services.file.crc32c import combine
 from services.file.domain.failures import told_to_the_client
+from services.file.domain.readers import Readers
 from services.file.domain.slots import Slots
 from services.file.errors import EtagMismatch, FileNotFound, RangeInvalid
 from services.file.models import Part, Piece, StoredFile
@@ -27,9 +28,10 @@ Found = tuple[StoredFile, Part | None]
 class Downloads:
     """Opens downloads, as many at a time as the process has memory for."""
 
-    def __init__(self, db: Database, store: PartStore, *, piece_bytes: int, slots: Slots) -> None:
+    def __init__(self, db: Database, store: PartStore, readers: Readers, *, piece_bytes: int, slots: Slots) -> None:
         self._db = db
         self._store = store
+        self._readers = readers
         self._piece_bytes = piece_bytes
         self._slots = slots
         self._lookups = Coalesced(self._find)
@@ -38,12 +40,12 @@ class Downloads:
     async def download_file(
         self, user_id: UUID, file_id: UUID, offset: int, limit: int, if_etag: str
     ) -> AsyncIterator["Download"]:
-        """The bytes of the user's file from `offset` on, at most `limit` of them, or all if that is 0.
+        """The bytes of a file that the user may read, from `offset` on, at most `limit` of them, or all if that is 0.
 
         A negative offset counts from the end: -5 gives the last 5 bytes, or the whole file if it is smaller. With an
         `if_etag` it has to be the etag of the file.
 
-        Raises FileNotFound, EtagMismatch, RangeInvalid, Overloaded.
+        Raises FileNotFound, EtagMismatch, RangeInvalid, Overloaded, DependencyUnavailable.
         """
         self._slots.take(user_id)
         try:
@@ -59,9 +61,9 @@ class Downloads:
             self._slots.give_back(user_id)
 
     async def _readable(self, user_id: UUID, file_id: UUID) -> Found:
-        """A file that the user may read, and its first part. Raises FileNotFound."""
+        """A file that the user may read, and its first part. Raises FileNotFound, DependencyUnavailable."""
         found = await self._lookups.get(file_id)
-        if found is None or found[0].user_id != user_id:
+        if found is None or not await self._readers.is_for(user_id, found[0]):
             raise FileNotFound
         return found
 

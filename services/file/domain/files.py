@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from services.file.domain.readers import Readers
 from services.file.errors import EtagMismatch, FileNotDeleted, FileNotFound
 from services.file.models import FileChanges, StoredFile
 from services.file.repository.files import FILTER, ORDERING, FileRows
@@ -15,17 +16,23 @@ from services.kit.pages import Page, PageRequest
 
 
 class Files:
-    """What can be done with files that are stored. Others' files are not found."""
+    """What can be done with files that are stored. To read are also others' that are shared; else they are not found."""
 
-    def __init__(self, db: Database, *, clock: Callable[[], datetime], deleted_kept: timedelta) -> None:
+    def __init__(
+        self, db: Database, readers: Readers, *, clock: Callable[[], datetime], deleted_kept: timedelta
+    ) -> None:
         self._db = db
+        self._readers = readers
         self._clock = clock
         self._deleted_kept = deleted_kept
         self._reads = Coalesced(self._find)
 
     async def get_file(self, user_id: UUID, file_id: UUID) -> StoredFile:
-        """A file that the user may read. Raises FileNotFound."""
-        return self._readable(user_id, await self._reads.get(file_id))
+        """A file that the user may read. Raises FileNotFound, DependencyUnavailable."""
+        file = await self._reads.get(file_id)
+        if file is None or not await self._readers.is_for(user_id, file):
+            raise FileNotFound
+        return file
 
     async def list_files(
         self, user_id: UUID, page: PageRequest, *, written_filter: str, order_by: str, show_deleted: bool
@@ -83,13 +90,7 @@ class Files:
             rows = FileRows(tx)
             file = _expected(await rows.get_deleted_or_not(user_id, file_id), etag)
             await rows.forget(file.id)
-            await UploadRows(tx).discard_stored([file.upload_id])
-
-    def _readable(self, user_id: UUID, file: StoredFile | None) -> StoredFile:
-        """A file that was looked up, if the user may read it. Raises FileNotFound."""
-        if file is None or file.user_id != user_id:
-            raise FileNotFound
-        return file
+            await UploadRows(tx).discard_stored([file.upload_id], self._clock())
 
     async def _find(self, file_ids: Sequence[UUID]) -> Mapping[UUID, StoredFile]:
         async with self._db.read() as tx:

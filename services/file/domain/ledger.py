@@ -42,8 +42,16 @@ class Ledger:
     """
 
     def __init__(
-        self, db: Database, store: PartStore, clock: Callable[[], datetime], claim: Claim, quota: Usage
+        self,
+        db: Database,
+        store: PartStore,
+        clock: Callable[[], datetime],
+        claim: Claim,
+        *,
+        quota: Usage,
+        on_marked: Callable[[int], None],
     ) -> None:
+        """`on_marked` is told how many bytes are noted as durable whenever that grows."""
         self.claim = claim
         self.marked = claim.persisted
         """So many bytes are noted as durable."""
@@ -53,6 +61,7 @@ class Ledger:
         self._store = store
         self._clock = clock
         self._quota = quota
+        self._on_marked = on_marked
         self._last_sign = clock()
 
     @property
@@ -102,14 +111,20 @@ class Ledger:
         if not is_held:
             raise await self._lost()
 
-    async def keep(self, persisted: int) -> None:
-        """The stream is over, and the upload can be resumed: what was recorded beyond so many bytes is given up."""
+    async def keep(self, persisted: int) -> bool:
+        """The stream is over, and the upload can be resumed: what was recorded beyond so many bytes is given up.
+
+        False if somebody else has the upload now, or nobody.
+        """
         claim, now = self.claim, self._clock()
         async with self._db.transaction() as tx:
             rows = PartRows(tx)
-            if await rows.mark(claim.upload_id, claim.epoch, persisted, now, now + claim.kept):
+            is_held = await rows.mark(claim.upload_id, claim.epoch, persisted, now, now + claim.kept)
+            if is_held:
                 await rows.give_up(claim.user_id, claim.upload_id, persisted, now)
-        self._noted(persisted, now)
+        if is_held:
+            self._noted(persisted, now)
+        return is_held
 
     async def discard(self) -> None:
         """The stream is over, and so is the upload, unless it is a file by now. What cannot be removed the sweep finds."""
@@ -117,7 +132,7 @@ class Ledger:
             return
         try:
             async with self._db.transaction() as tx:
-                discarded = await UploadRows(tx).discard(self.claim.user_id, self.claim.upload_id)
+                discarded = await UploadRows(tx).discard(self.claim.user_id, self.claim.upload_id, self._clock())
             if discarded:
                 await remove_discarded(self._db, self._store, self.claim.upload_id, self._clock())
         except (StoreFailed, DatabaseUnavailable) as error:
@@ -134,7 +149,10 @@ class Ledger:
             log.warning("parts may be left", upload_id=str(self.claim.upload_id), cause=type(error).__name__)
 
     def _noted(self, persisted: int, now: datetime) -> None:
-        self.marked, self._last_sign = max(self.marked, persisted), now
+        self._last_sign = now
+        if persisted > self.marked:
+            self.marked = persisted
+            self._on_marked(persisted)
 
     async def _lost(self) -> DomainError:
         """Why this is not the writer any more."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.file.errors import FileTooLarge
 from services.file.models import Usage
 
 
@@ -26,3 +27,8 @@ class UploadLimits:
     """How long an upload with a name is kept that makes no progress."""
     quota: Usage
     """What one user may have in all."""
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raises FileTooLarge."""
+        if size_bytes > self.max_file_bytes:
+            raise FileTooLarge(self.max_file_bytes)

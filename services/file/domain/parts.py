@@ -2,48 +2,23 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
-
-import google_crc32c
 
 from services.file.domain.digest import Digest
 from services.file.domain.failures import told_to_the_client
+from services.file.domain.filling import Filling
+from services.file.domain.hashing import Hashing
 from services.file.domain.ledger import Ledger
 from services.file.domain.memory import MemoryBudget
-from services.file.models import Buffer, Part, StoredFile
+from services.file.models import Part, StoredFile
 from services.file.store import PartStore
-from services.kit.errors import DomainError
+from services.kit.errors import DatabaseUnavailable, DomainError
 
 STORING_AT_A_TIME = 2
 MARK_AFTER = 0.25
 """Seconds after which a part that is stored is noted as durable, if no other part is recorded before."""
-SMALL_RUN = 64 * 1024
-"""Runs of bytes up to this are put together: each by itself would cost a multiple of its bytes when they are tiny."""
-PARTS_AT_A_TIME = 100
-
-
-@dataclass(slots=True)
-class _Filling:
-    """The part that fills."""
-
-    offset: int
-    size: int = 0
-    crc32c: int = 0
-    runs: list[Buffer] = field(default_factory=list)
-
-    def add(self, data: Buffer) -> None:
-        self.crc32c = google_crc32c.extend(self.crc32c, data)  # type: ignore[arg-type]  # it takes any buffer
-        self.size += len(data)
-        if len(data) > SMALL_RUN:
-            self.runs.append(data)
-            return
-        if not self.runs or not isinstance(self.runs[-1], bytearray):
-            self.runs.append(bytearray())
-        last = self.runs[-1]
-        assert isinstance(last, bytearray)
-        last += data
 
 
 class PartWriter:
@@ -54,32 +29,23 @@ class PartWriter:
     """
 
     def __init__(
-        self,
-        ledger: Ledger,
-        store: PartStore,
-        memory: MemoryBudget,
-        digest: Digest | None,
-        *,
-        part_bytes: int,
-        on_marked: Callable[[int], None],
+        self, ledger: Ledger, store: PartStore, memory: MemoryBudget, hashing: Hashing, *, part_bytes: int
     ) -> None:
         self.received = ledger.claim.persisted
         """The offset of the byte that comes next."""
         self._ledger = ledger
         self._store = store
         self._memory = memory
+        self._hashing = hashing
         self._part_bytes = part_bytes
-        self._on_marked = on_marked
-        self._is_behind = digest is None and self.received > 0
-        self._digest = digest or Digest()
-        self._filling = _Filling(self.received)
-        self._storing: deque[asyncio.Task[None]] = deque()
+        self._filling = Filling(self.received)
+        self._storing: deque[tuple[Part, asyncio.Task[None]]] = deque()
         self._persisted = self.received
         self._stored: dict[int, int] = {}
-        self._stored_keys: dict[int, str] = {}
+        self._keys: list[str] = []
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
-        self._is_over = False
+        self._has_failed = False
 
     @property
     def upload_id(self) -> UUID:
@@ -87,28 +53,38 @@ class PartWriter:
         return self._ledger.claim.upload_id
 
     @property
-    def filling(self) -> tuple[int, list[Buffer]]:
-        """What is not yet on its way to the store: where it begins, and its bytes."""
-        return self._filling.offset, self._filling.runs
+    def noted(self) -> int:
+        """How many bytes are noted as durable."""
+        return self._ledger.marked
+
+    @property
+    def filling(self) -> Filling:
+        """What is not yet on its way to the store."""
+        return self._filling
+
+    @property
+    def in_hand(self) -> Sequence[Part]:
+        """The parts on their way to the store, of which the database may not know yet."""
+        return [part for part, _ in self._storing]
 
     @property
     def digest(self) -> Digest | None:
-        """What is known of the bytes that are persisted, for whoever goes on; None if it is not known."""
-        return self._digest if self._digest.position == self._persisted else None
+        """What is known of the bytes that are persisted, for whoever goes on; None if nothing is."""
+        return self._hashing.at(self._persisted)
 
-    async def add(self, data: Buffer) -> None:
+    async def add(self, data: bytes) -> None:
         """Take the bytes that follow.
 
-        Raises what went wrong with a part before: StoreUnavailable, QuotaExceeded, UploadTakenOver, UploadNotFound.
+        Raises what went wrong with a part before: StoreUnavailable, QuotaExceeded, UploadTakenOver, UploadNotFound,
+        CallTooLong.
         """
-        while self._storing and self._storing[0].done():
-            self._storing.popleft().result()
+        while self._storing and self._storing[0][1].done():
+            await self._settle_one()
         if self._ledger.is_quiet:
-            await self._ledger.mark(self._persisted)
-        view = memoryview(data)
-        while view:
-            fitting = view[: self._part_bytes - self._filling.size]
-            view = view[len(fitting) :]
+            await self._mark()
+        while data:
+            room = self._part_bytes - self._filling.size
+            fitting, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
             await self._make_room(len(fitting))
             self._filling.add(fitting)
             self.received += len(fitting)
@@ -116,39 +92,31 @@ class PartWriter:
                 await self._flush()
 
     async def close(self) -> Digest:
-        """Store what is left. All is durable on return, which is what holds of all bytes."""
-        await self._flush()
+        """Store what is left. All is durable on return, which is what holds of all bytes. Raises as `add`, StoredDataLost."""
+        await self._flush(is_last=True)
         while self._storing:
             await self._settle_one()
-        if self._is_behind:
-            await self._catch_up()
-        return self._digest
+        return await self._hashing.complete()
 
     async def publish(self, file: StoredFile) -> None:
         """Make the closed upload a file. Raises as Ledger.publish."""
         await self._ledger.publish(file)
-        self._end()
+        await self._end()
 
     async def keep(self) -> None:
-        """Store what is left, so that as much as can be is there for whoever resumes the upload. Raises nothing of it."""
-        try:
+        """Store what is left, so that as much as can be is there for whoever goes on. Raises nothing of what fails."""
+        with suppress(DomainError):  # Of a part before; the client has heard of it.
             await self._flush()
-        except DomainError:
-            pass  # A part before it failed, and the client has heard of it.
-        await self._wait_for_all()
-        self._end()
-        try:
-            await self._ledger.keep(self._persisted)
-        except DomainError:
-            pass  # Then there is less to go on from: whoever resumes gives up the rest.
-        await self._remove_unneeded()
+        await self._end()
+        with suppress(DomainError):  # Then there is less to go on from: whoever does gives up the rest.
+            if await self._ledger.keep(self._persisted):
+                return
+        await self._ledger.remove_unneeded(self._keys)
 
     async def discard(self) -> None:
         """Remove the parts, unless the upload is a file by now; what cannot be removed is left to the sweep."""
-        await self._wait_for_all()
-        self._end()
+        await self._end()
         await self._ledger.discard()
-        await self._remove_unneeded()
 
     async def _make_room(self, amount: int) -> None:
         if self._memory.try_take(amount):
@@ -157,17 +125,88 @@ class PartWriter:
         await self._flush()
         await self._memory.take(amount)
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, is_last: bool = False) -> None:
         if not self._filling.size:
             return
-        while len(self._storing) >= (1 if self._is_behind else STORING_AT_A_TIME):
+        while len(self._storing) >= (1 if self._hashing.is_behind else STORING_AT_A_TIME):
             await self._settle_one()
-        filled = self._filling
-        part = Part(filled.offset, filled.size, filled.crc32c, self._store.new_key())
-        self._filling = _Filling(part.end)
-        self._storing.append(asyncio.create_task(self._record_and_store(part, filled.runs)))
+        offset, size, crc32c, runs = self._filling.taken()
+        part = Part(offset, size, crc32c, self._store.new_key())
+        self._filling = Filling(part.end)
+        # What comes alone is hashed where it is stored, which saves a small file a change of threads.
+        by_itself = is_last and self._hashing.is_idle
+        hashed = None if by_itself else self._hashing.follow(offset, runs)
+        self._storing.append(
+            (part, asyncio.create_task(self._record_and_store(part, runs, hashed, by_itself=by_itself)))
+        )
+
+    async def _record_and_store(
+        self, part: Part, runs: list[bytes], hashed: asyncio.Task[None] | None, *, by_itself: bool
+    ) -> None:
+        try:
+            async with self._turn:
+                if self._has_failed:
+                    return
+                await self._ledger.record(part, self._persisted)
+                self._keys.append(part.key)
+            with told_to_the_client(self.upload_id):
+                await self._store.put(part, runs, self._hashing.digest.take_one if by_itself else _unhashed)
+        except BaseException:
+            self._has_failed = True
+            raise
+        finally:
+            if hashed is not None:
+                await asyncio.wait((hashed,))
+            runs.clear()
+            self._memory.give_back(part.size_bytes)
+        self._note_stored(part)
+
+    def _note_stored(self, part: Part) -> None:
+        self._stored[part.offset_bytes] = part.end
+        while self._persisted in self._stored:
+            self._persisted = self._stored.pop(self._persisted)
+        self._hashing.note_durable(self._persisted)
+        if self._ledger.claim.is_named and self._marking is None:
+            self._marking = asyncio.create_task(self._mark_later(), name="mark-upload")
+
+    async def _mark_later(self) -> None:
+        try:
+            while self._ledger.marked < self._persisted:
+                await asyncio.sleep(MARK_AFTER)
+                with suppress(DatabaseUnavailable):
+                    await self._mark()
+        except DomainError:
+            self._has_failed = True  # Somebody else has the upload: whoever adds the next bytes hears of it.
+        finally:
+            self._marking = None
+
+    async def _mark(self) -> None:
+        async with self._turn:
+            if self._ledger.marked < self._persisted or self._ledger.is_quiet:
+                await self._ledger.mark(self._persisted)
 
     async def _settle_one(self) -> None:
         """Wait until the oldest part in hand is stored. It is not cancelled with its caller: see `keep`."""
-        await asyncio.wait(self._storing)if False else await asyncio.wait((self._storing[0],))
-        self._storing.popleft().result()
+        task = self._storing[0][1]
+        await asyncio.wait((task,))
+        self._storing.popleft()
+        task.result()
+
+    async def _end(self) -> None:
+        """Wait for all that is under way, and let go of what has not been sent."""
+        if self._storing:
+            await asyncio.wait([task for _, task in self._storing])
+        for _, task in self._storing:
+            if not task.cancelled():
+                task.exception()  # Looked at: the upload is over anyway.
+        self._storing.clear()
+        if self._marking is not None:
+            self._marking.cancel()
+            await asyncio.wait((self._marking,))
+        await self._hashing.stop()
+        self._memory.give_back(self._filling.size)
+        self._filling = Filling(self.received)
+
+
+def _unhashed(_run: object) -> None:
+    """It is hashed elsewhere."""

@@ -1,5 +1,6 @@
 """Removing a user for good: the files' step of `services.kit.purge`."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -24,9 +25,10 @@ class Purge:
     As in the sweep, an upload is discarded first, and that is committed; only then its bytes are removed.
     """
 
-    def __init__(self, db: Database, store: PartStore) -> None:
+    def __init__(self, db: Database, store: PartStore, *, clock: Callable[[], datetime]) -> None:
         self._db = db
         self._store = store
+        self._clock = clock
 
     async def purge_user(self, user_id: str) -> None:
         """Remove all files and uploads of the user with their bytes. Raises StoreFailed."""
@@ -45,9 +47,9 @@ class Purge:
     async def _forget_files(self, user_id: UUID) -> int:
         async with self._db.transaction() as tx:
             upload_ids = await FileRows(tx).forget_of(user_id, ROWS_AT_A_TIME)
-            await UploadRows(tx).discard_stored(upload_ids)
+            await UploadRows(tx).discard_stored(upload_ids, self._clock())
         return len(upload_ids)
 
     async def _discard_uploads(self, user_id: UUID) -> list[UUID]:
         async with self._db.transaction() as tx:
-            return await UploadRows(tx).discard_of(user_id, ROWS_AT_A_TIME)
+            return await UploadRows(tx).discard_of(user_id, self._clock(), ROWS_AT_A_TIME)

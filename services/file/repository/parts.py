@@ -1,6 +1,6 @@
 """The parts of uploads: recorded before they are stored, in the name of the newest writer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from sqlalchemy import (
     ARRAY,
     CTE,
     BigInteger,
+    ColumnElement,
     Insert,
     Text,
     Uuid,
@@ -33,8 +34,8 @@ _PART = tuple(getattr(PartTable, name) for name in Part._fields)
 _UPLOAD_ID = bindparam("upload_id", type_=Uuid)
 _NOW = bindparam("now", type_=UploadTable.update_time.type)
 _EXPIRE_TIME = bindparam("expire_time", type_=UploadTable.expire_time.type)
-_ZERO = literal_column("0")
-_ONE = literal_column("1")
+_ZERO: ColumnElement[int] = literal_column("0")
+_ONE: ColumnElement[int] = literal_column("1")
 
 
 def _new_part(behind: CTE) -> Insert:
@@ -143,10 +144,20 @@ class PartRows:
     ) -> bool:
         """Add an upload that has no name, of epoch 0, with its first part; False if the quota has no room for it."""
         values = {"user_id": user_id, "upload_id": upload_id, "now": now, "expire_time": expire_time}
-        return await _ADD_FIRST.first(self._tx, values | _sizes(part.size_bytes, quota) | _prefixed("part", part)) is not None
+        return (
+            await _ADD_FIRST.first(self._tx, values | _sizes(part.size_bytes, quota) | _prefixed("part", part))
+            is not None
+        )
 
     async def add(
-        self, upload_id: UUID, epoch: int, part: Part, persisted: int, now: datetime, expire_time: datetime, quota: Usage
+        self,
+        upload_id: UUID,
+        epoch: int,
+        part: Part,
+        persisted: int,
+        now: datetime,
+        expire_time: datetime,
+        quota: Usage,
     ) -> tuple[bool, bool]:
         """Add a part, and note how many bytes are durable.
 
@@ -189,7 +200,9 @@ class PartRows:
 
     async def list_all(self, upload_id: UUID, limit: int) -> list[Part]:
         """The first parts of an upload, those given up included."""
-        statement = select(*_PART).where(PartTable.upload_id == upload_id).order_by(PartTable.offset_bytes, PartTable.key)
+        statement = (
+            select(*_PART).where(PartTable.upload_id == upload_id).order_by(PartTable.offset_bytes, PartTable.key)
+        )
         return [Part._make(row) for row in await self._tx.execute(statement.limit(limit))]
 
     async def list_given_up(self, before: datetime, limit: int) -> list[tuple[UUID, str]]:
@@ -221,6 +234,6 @@ def _prefixed(prefix: str, part: Part) -> dict[str, Any]:
     return {f"{prefix}_{name}": value for name, value in part._asdict().items()}
 
 
-def _as_values(file: StoredFile) -> Mapping[str, Any]:
+def _as_values(file: StoredFile) -> dict[str, Any]:
     values = {f"file_{name}": value for name, value in file._asdict().items()}
     return values | {"file_labels": Jsonb(dict(file.labels))}

@@ -19,7 +19,10 @@ _FILE_ID = (
 ).label("file_id")
 _UPLOAD: tuple[Any, ...] = (*(getattr(UploadTable, name) for name in Upload._fields if name != "file_id"), _FILE_ID)
 _IS_OPEN = UploadTable.state == UploadState.OPEN
-_IS_OWN = (UploadTable.user_id == bindparam("user_id"), UploadTable.resumable)
+_IS_OWN: tuple[ColumnElement[bool], ...] = (
+    UploadTable.user_id == bindparam("user_id"),
+    UploadTable.resumable.is_(True),
+)
 _LIST = NewestFirst(Upload._make, _UPLOAD, *_IS_OWN, _IS_OPEN)
 _room = room_for(
     select(
@@ -30,7 +33,9 @@ _room = room_for(
 )
 _NULLABLE_BYTES = ("sha256", "draft_digest")
 _CREATED = [
-    column.key for column in UploadTable.__table__.columns if column.key not in ("update_time", "epoch", "persisted_size")
+    column.key
+    for column in UploadTable.__table__.columns
+    if column.key not in ("update_time", "epoch", "persisted_size")
 ]
 
 
@@ -50,9 +55,7 @@ _CREATE = (
 _TAKE_OVER = (
     update(UploadTable)
     .where(UploadTable.id == bindparam("upload_id"), *_IS_OWN, _IS_OPEN)
-    .values(
-        epoch=UploadTable.epoch + 1, update_time=bindparam("now"), expire_time=bindparam("new_expire_time")
-    )
+    .values(epoch=UploadTable.epoch + 1, update_time=bindparam("now"), expire_time=bindparam("new_expire_time"))
     .returning(*_UPLOAD)
 )
 
@@ -64,7 +67,14 @@ class UploadRows:
         self._tx = tx
 
     async def create(
-        self, upload_id: UUID, user_id: UUID, start: Start, digest: bytes | None, now: datetime, expire_time: datetime, quota: Usage
+        self,
+        upload_id: UUID,
+        user_id: UUID,
+        start: Start,
+        digest: bytes | None,
+        now: datetime,
+        expire_time: datetime,
+        quota: Usage,
     ) -> Upload | None:
         """Add an upload that can be resumed; None if the quota has no room for it."""
         new: dict[str, Any] = {
@@ -95,7 +105,9 @@ class UploadRows:
     async def get(self, user_id: UUID, upload_id: UUID) -> Upload | None:
         """The user's upload of this id, if it can be resumed or is a file."""
         shown = or_(_IS_OPEN, UploadTable.state == UploadState.STORED)
-        return await self._first(UploadTable.id == upload_id, UploadTable.user_id == user_id, UploadTable.resumable, shown)
+        return await self._first(
+            UploadTable.id == upload_id, UploadTable.user_id == user_id, UploadTable.resumable.is_(True), shown
+        )
 
     async def find(self, upload_id: UUID) -> Upload | None:
         """The upload of this id, whatever has become of it."""
@@ -111,9 +123,9 @@ class UploadRows:
         row = (await self._tx.execute(_TAKE_OVER, values)).first()
         return None if row is None else Upload._make(row)
 
-    async def discard(self, user_id: UUID, upload_id: UUID) -> bool:
+    async def discard(self, user_id: UUID, upload_id: UUID, now: datetime) -> bool:
         """Let an open upload of the user's be DISCARDED; False if it is not open."""
-        return bool(await self._discard(UploadTable.id == upload_id, UploadTable.user_id == user_id, _IS_OPEN))
+        return bool(await self._discard(now, UploadTable.id == upload_id, UploadTable.user_id == user_id, _IS_OPEN))
 
     async def discard_expired(self, now: datetime, limit: int) -> int:
         """Let some open uploads that have expired be DISCARDED; how many."""
@@ -124,13 +136,13 @@ class UploadRows:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return len(await self._discard(UploadTable.id.in_(chosen)))
+        return len(await self._discard(now, UploadTable.id.in_(chosen)))
 
-    async def discard_stored(self, upload_ids: Sequence[UUID]) -> None:
+    async def discard_stored(self, upload_ids: Sequence[UUID], now: datetime) -> None:
         """Let uploads whose files are gone be DISCARDED."""
-        await self._discard(UploadTable.id.in_(upload_ids))
+        await self._discard(now, UploadTable.id.in_(upload_ids))
 
-    async def discard_of(self, user_id: UUID, limit: int) -> list[UUID]:
+    async def discard_of(self, user_id: UUID, now: datetime, limit: int) -> list[UUID]:
         """Let some uploads of a user that are no files be DISCARDED, and tell which are."""
         chosen = (
             select(UploadTable.id, UploadTable.state)
@@ -140,14 +152,14 @@ class UploadRows:
             .with_for_update()
         )
         found = (await self._tx.execute(chosen)).all()
-        await self._discard(UploadTable.id.in_([row.id for row in found if row.state == UploadState.OPEN]))
+        await self._discard(now, UploadTable.id.in_([row.id for row in found if row.state == UploadState.OPEN]))
         return [row.id for row in found]
 
-    async def list_discarded(self, after: UUID, limit: int) -> list[UUID]:
-        """Some discarded uploads, in the order of their ids, after this one."""
+    async def list_discarded(self, before: datetime, after: UUID, limit: int) -> list[UUID]:
+        """Some uploads that were discarded before then, in the order of their ids, after this one."""
         statement = (
             select(UploadTable.id)
-            .where(UploadTable.state == UploadState.DISCARDED, UploadTable.id > after)
+            .where(UploadTable.state == UploadState.DISCARDED, UploadTable.update_time < before, UploadTable.id > after)
             .order_by(UploadTable.id)
             .limit(limit)
         )
@@ -171,17 +183,15 @@ class UploadRows:
     async def forget_removed(self, named_before: datetime) -> None:
         """Remove the rows of removed uploads whose `request_id` was given before then."""
         await self._tx.execute(
-            delete(UploadTable).where(
-                UploadTable.state == UploadState.REMOVED, UploadTable.create_time < named_before
-            )
+            delete(UploadTable).where(UploadTable.state == UploadState.REMOVED, UploadTable.create_time < named_before)
         )
 
     async def _first(self, *conditions: ColumnElement[bool]) -> Upload | None:
         row = (await self._tx.execute(select(*_UPLOAD).where(*conditions))).first()
         return None if row is None else Upload._make(row)
 
-    async def _discard(self, *conditions: ColumnElement[bool]) -> list[UUID]:
-        statement = update(UploadTable).where(*conditions).values(state=UploadState.DISCARDED)
+    async def _discard(self, now: datetime, *conditions: ColumnElement[bool]) -> list[UUID]:
+        statement = update(UploadTable).where(*conditions).values(state=UploadState.DISCARDED, update_time=now)
         discarded = list((await self._tx.execute(statement.returning(UploadTable.id))).scalars())
         await UsageRows(self._tx).free(discarded)
         return discarded

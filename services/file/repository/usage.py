@@ -13,9 +13,7 @@ from services.kit.prepared import Prepared
 _MAX_BYTES = bindparam("max_bytes", type_=BigInteger)
 _MAX_FILES = bindparam("max_files", type_=BigInteger)
 _USERS = select(UploadTable.user_id).where(UploadTable.id == any_(bindparam("upload_ids", type_=ARRAY(Uuid))))
-_LOCK = (
-    select(UsageTable.user_id).where(UsageTable.user_id.in_(_USERS)).order_by(UsageTable.user_id).with_for_update()
-)
+_LOCK = select(UsageTable.user_id).where(UsageTable.user_id.in_(_USERS)).order_by(UsageTable.user_id).with_for_update()
 _FREED = (
     select(
         UploadTable.user_id,

@@ -10,7 +10,7 @@ import google_crc32c
 
 from services.file.crc32c import combine
 from services.file.models import Part, Piece
-from services.file.store.protocol import Buffer, PartLost, Store, StoredObject, StoreFailed, other_size
+from services.file.store.protocol import PartLost, Store, StoredObject, StoreFailed, other_size
 from services.kit.ids import uuid7
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class PartStore:
         name = uuid7().hex
         return f"{name[-2:]}/{name}"
 
-    async def put(self, part: Part, data: Sequence[Buffer], hashed: Callable[[Buffer], object]) -> None:
+    async def put(self, part: Part, data: Sequence[bytes], hashed: Callable[[bytes], object]) -> None:
         """Store a part that comes in pieces, and hand each to `hashed`, in order, in the same thread.
 
         It is durable on return, and nobody may change the pieces before. Raises StoreFailed.

@@ -569,8 +569,9 @@ class CreateExecutionRequest(_message.Message):
     """A UUID that names this creation, the same on every retry of it; may be empty. Kept as long as the execution."""
     @_builtins.property
     def file_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Files of the caller's that belong to the input, at most 10. They are read now: what happens to them later does not
-        matter. Text (UTF-8) becomes part of the input; images (PNG, JPEG, GIF, WebP) are shown to models that can see them.
+        """Files that belong to the input, at most 10; the caller must be able to read them. They are read now: what happens to
+        them later does not matter. Text (UTF-8) becomes part of the input; images (PNG, JPEG, GIF, WebP) are shown to models
+        that can see them. The caller may go on reading them as files, for as long as they are there.
         """
 
     @_builtins.property
@@ -939,3 +940,51 @@ class CancelExecutionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelExecutionResponse: _TypeAlias = CancelExecutionResponse  # noqa: Y015
+
+@_typing.final
+class CheckFileReaderRequest(_message.Message):
+    """Request of CheckFileReader."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    file_id: _builtins.str
+    """The file."""
+    user_id: _builtins.str
+    """Who wants to read it."""
+    def __init__(
+        self,
+        *,
+        file_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckFileReaderRequest: _TypeAlias = CheckFileReaderRequest  # noqa: Y015
+
+@_typing.final
+class CheckFileReaderResponse(_message.Message):
+    """Response of CheckFileReader."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAY_READ_FIELD_NUMBER: _builtins.int
+    may_read: _builtins.bool
+    """Whether the user may."""
+    def __init__(
+        self,
+        *,
+        may_read: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_read", b"may_read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckFileReaderResponse: _TypeAlias = CheckFileReaderResponse  # noqa: Y015

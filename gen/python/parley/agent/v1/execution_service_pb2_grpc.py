@@ -71,6 +71,11 @@ class ExecutionServiceStub:
                 request_serializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CancelExecutionRequest.SerializeToString,
                 response_deserializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CancelExecutionResponse.FromString,
                 _registered_method=True)
+        self.CheckFileReader = channel.unary_unary(
+                '/parley.agent.v1.ExecutionService/CheckFileReader',
+                request_serializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CheckFileReaderRequest.SerializeToString,
+                response_deserializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CheckFileReaderResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer:
@@ -141,6 +146,14 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckFileReader(self, request, context):
+        """Whether a user may read a file because it is an input of an execution of that user's. It knows nothing of the file
+        itself. For the file service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +186,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.CancelExecution,
                     request_deserializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CancelExecutionRequest.FromString,
                     response_serializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CancelExecutionResponse.SerializeToString,
+            ),
+            'CheckFileReader': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckFileReader,
+                    request_deserializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CheckFileReaderRequest.FromString,
+                    response_serializer=parley_dot_agent_dot_v1_dot_execution__service__pb2.CheckFileReaderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -344,6 +362,33 @@ class ExecutionService:
             '/parley.agent.v1.ExecutionService/CancelExecution',
             parley_dot_agent_dot_v1_dot_execution__service__pb2.CancelExecutionRequest.SerializeToString,
             parley_dot_agent_dot_v1_dot_execution__service__pb2.CancelExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckFileReader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.agent.v1.ExecutionService/CheckFileReader',
+            parley_dot_agent_dot_v1_dot_execution__service__pb2.CheckFileReaderRequest.SerializeToString,
+            parley_dot_agent_dot_v1_dot_execution__service__pb2.CheckFileReaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

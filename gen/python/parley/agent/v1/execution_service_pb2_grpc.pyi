@@ -56,6 +56,10 @@ class ExecutionServiceStub:
 
     Retry: safe. Reasons: EXECUTION_NOT_FOUND.
     """
+    CheckFileReader: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.CheckFileReaderRequest, _execution_service_pb2.CheckFileReaderResponse]
+    """Whether a user may read a file because it is an input of an execution of that user's. It knows nothing of the file
+    itself. For the file service.
+    """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs of agents. An execution belongs to the user who created it, as its agent does; for everybody else it is
@@ -134,6 +138,16 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         CANCELLING then, and CANCELLED within 2 seconds. One that has ended stays as it is, which is no error.
 
         Retry: safe. Reasons: EXECUTION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckFileReader(
+        self,
+        request: _execution_service_pb2.CheckFileReaderRequest,
+        context: _aio.ServicerContext[_execution_service_pb2.CheckFileReaderRequest, _abc.Awaitable[_execution_service_pb2.CheckFileReaderResponse]],
+    ) -> _abc.Awaitable[_execution_service_pb2.CheckFileReaderResponse]:
+        """Whether a user may read a file because it is an input of an execution of that user's. It knows nothing of the file
+        itself. For the file service.
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _aio.Server) -> None: ...

@@ -111,6 +111,7 @@ class Message(_message.Message):
     CLIENT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FILE_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     room_id: _builtins.str
@@ -122,10 +123,16 @@ class Message(_message.Message):
     client_message_id: _builtins.str
     """The sender's own name for it, unique for ever within (room, sender)."""
     text: _builtins.str
-    """What was said, 1 to 10,000 characters."""
+    """What was said, up to 10,000 characters; empty only of a message with files."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
+
+    @_builtins.property
+    def file_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The files that it carries, in the sender's order, up to 16. They are read from the file service; one that was deleted
+        since stays named here.
+        """
 
     def __init__(
         self,
@@ -137,10 +144,11 @@ class Message(_message.Message):
         client_message_id: _builtins.str = ...,
         text: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        file_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_message_id", b"client_message_id", "create_time", b"create_time", "id", b"id", "room_id", b"room_id", "sequence", b"sequence", "text", b"text", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_message_id", b"client_message_id", "create_time", b"create_time", "file_ids", b"file_ids", "id", b"id", "room_id", b"room_id", "sequence", b"sequence", "text", b"text", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -621,22 +629,28 @@ class SendMessageRequest(_message.Message):
     ROOM_ID_FIELD_NUMBER: _builtins.int
     CLIENT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    FILE_IDS_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     """The room."""
     client_message_id: _builtins.str
     """The sender's own name for the message, the same on every retry of it; 1 to 64 characters, a UUID is a good one."""
     text: _builtins.str
-    """What to say, 1 to 10,000 characters."""
+    """What to say, up to 10,000 characters. It may be empty if there are files."""
+    @_builtins.property
+    def file_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files that the message carries, up to 16, none of them twice. The caller must be able to read each of them now."""
+
     def __init__(
         self,
         *,
         room_id: _builtins.str = ...,
         client_message_id: _builtins.str = ...,
         text: _builtins.str = ...,
+        file_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_message_id", b"client_message_id", "room_id", b"room_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_message_id", b"client_message_id", "file_ids", b"file_ids", "room_id", b"room_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -875,22 +889,28 @@ class ConnectRequest(_message.Message):
         ROOM_ID_FIELD_NUMBER: _builtins.int
         CLIENT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
         TEXT_FIELD_NUMBER: _builtins.int
+        FILE_IDS_FIELD_NUMBER: _builtins.int
         room_id: _builtins.str
         """The room."""
         client_message_id: _builtins.str
         """See SendMessageRequest.client_message_id."""
         text: _builtins.str
         """See SendMessageRequest.text."""
+        @_builtins.property
+        def file_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """See SendMessageRequest.file_ids."""
+
         def __init__(
             self,
             *,
             room_id: _builtins.str = ...,
             client_message_id: _builtins.str = ...,
             text: _builtins.str = ...,
+            file_ids: _abc.Iterable[_builtins.str] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["client_message_id", b"client_message_id", "room_id", b"room_id", "text", b"text"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["client_message_id", b"client_message_id", "file_ids", b"file_ids", "room_id", b"room_id", "text", b"text"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1321,3 +1341,51 @@ class ConnectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_notice) -> _WhichOneofReturnType_notice | None: ...
 
 Global___ConnectResponse: _TypeAlias = ConnectResponse  # noqa: Y015
+
+@_typing.final
+class CheckFileReaderRequest(_message.Message):
+    """Request of CheckFileReader."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    file_id: _builtins.str
+    """The file."""
+    user_id: _builtins.str
+    """Who wants to read it."""
+    def __init__(
+        self,
+        *,
+        file_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckFileReaderRequest: _TypeAlias = CheckFileReaderRequest  # noqa: Y015
+
+@_typing.final
+class CheckFileReaderResponse(_message.Message):
+    """Response of CheckFileReader."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAY_READ_FIELD_NUMBER: _builtins.int
+    may_read: _builtins.bool
+    """Whether the user may."""
+    def __init__(
+        self,
+        *,
+        may_read: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_read", b"may_read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckFileReaderResponse: _TypeAlias = CheckFileReaderResponse  # noqa: Y015

@@ -89,6 +89,11 @@ class ChatServiceStub:
                 request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.ConnectRequest.SerializeToString,
                 response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.ConnectResponse.FromString,
                 _registered_method=True)
+        self.CheckFileReader = channel.unary_unary(
+                '/parley.chat.v1.ChatService/CheckFileReader',
+                request_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CheckFileReaderRequest.SerializeToString,
+                response_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CheckFileReaderResponse.FromString,
+                _registered_method=True)
 
 
 class ChatServiceServicer:
@@ -151,10 +156,13 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendMessage(self, request, context):
-        """Sends a message to a room that the caller is a member of. It is stored when the call answers OK.
+        """Sends a message to a room that the caller is a member of. It is stored when the call answers OK. Who may read the room
+        may from then on read the files that the message carries, for as long as they are there.
 
-        Retry: with the same `client_message_id` and text it answers with the message that the first call stored, for ever.
-        Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CLIENT_MESSAGE_ID_REUSED, VALIDATION_FAILED.
+        Retry: with the same `client_message_id`, text and files it answers with the message that the first call stored, for
+        ever, also when a file is gone by then.
+        Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CLIENT_MESSAGE_ID_REUSED, VALIDATION_FAILED; of a message with files also
+        FILE_NOT_FOUND, DEPENDENCY_UNAVAILABLE (the file service).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +196,16 @@ class ChatServiceServicer:
         A client that half-closes gets the answers to all that it sent, then OK. One that has got `go_away` should do so; when
         it has not after a moment, the stream ends with SHUTTING_DOWN, and what was not answered is to be sent again.
         Reasons: HELLO_EXPECTED, VALIDATION_FAILED, SHUTTING_DOWN; in a `nack` also ROOM_NOT_FOUND, NOT_A_MEMBER, CURSOR_INVALID,
-        CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS.
+        CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS, FILE_NOT_FOUND, DEPENDENCY_UNAVAILABLE (the file service).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckFileReader(self, request, context):
+        """Whether a user may read a file because of a message that carries it: one in a room that the user is a member of now.
+        It knows nothing of the file itself; one that nobody has posted, or that there is none of, may not be read. For the
+        file service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,6 +263,11 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.Connect,
                     request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.ConnectRequest.FromString,
                     response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.ConnectResponse.SerializeToString,
+            ),
+            'CheckFileReader': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckFileReader,
+                    request_deserializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CheckFileReaderRequest.FromString,
+                    response_serializer=parley_dot_chat_dot_v1_dot_chat__service__pb2.CheckFileReaderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -523,6 +545,33 @@ class ChatService:
             '/parley.chat.v1.ChatService/Connect',
             parley_dot_chat_dot_v1_dot_chat__service__pb2.ConnectRequest.SerializeToString,
             parley_dot_chat_dot_v1_dot_chat__service__pb2.ConnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckFileReader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.chat.v1.ChatService/CheckFileReader',
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.CheckFileReaderRequest.SerializeToString,
+            parley_dot_chat_dot_v1_dot_chat__service__pb2.CheckFileReaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,10 +48,13 @@ class ChatServiceStub:
     Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, PAGE_TOKEN_INVALID.
     """
     SendMessage: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.SendMessageRequest, _chat_service_pb2.SendMessageResponse]
-    """Sends a message to a room that the caller is a member of. It is stored when the call answers OK.
+    """Sends a message to a room that the caller is a member of. It is stored when the call answers OK. Who may read the room
+    may from then on read the files that the message carries, for as long as they are there.
 
-    Retry: with the same `client_message_id` and text it answers with the message that the first call stored, for ever.
-    Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CLIENT_MESSAGE_ID_REUSED, VALIDATION_FAILED.
+    Retry: with the same `client_message_id`, text and files it answers with the message that the first call stored, for
+    ever, also when a file is gone by then.
+    Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CLIENT_MESSAGE_ID_REUSED, VALIDATION_FAILED; of a message with files also
+    FILE_NOT_FOUND, DEPENDENCY_UNAVAILABLE (the file service).
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.ListMessagesRequest, _chat_service_pb2.ListMessagesResponse]
     """Messages of a room that the caller is a member of, after or before a point, in the order of their sequence.
@@ -73,7 +76,12 @@ class ChatServiceStub:
     A client that half-closes gets the answers to all that it sent, then OK. One that has got `go_away` should do so; when
     it has not after a moment, the stream ends with SHUTTING_DOWN, and what was not answered is to be sent again.
     Reasons: HELLO_EXPECTED, VALIDATION_FAILED, SHUTTING_DOWN; in a `nack` also ROOM_NOT_FOUND, NOT_A_MEMBER, CURSOR_INVALID,
-    CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS.
+    CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS, FILE_NOT_FOUND, DEPENDENCY_UNAVAILABLE (the file service).
+    """
+    CheckFileReader: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.CheckFileReaderRequest, _chat_service_pb2.CheckFileReaderResponse]
+    """Whether a user may read a file because of a message that carries it: one in a room that the user is a member of now.
+    It knows nothing of the file itself; one that nobody has posted, or that there is none of, may not be read. For the
+    file service.
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -152,10 +160,13 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_service_pb2.SendMessageRequest,
         context: _aio.ServicerContext[_chat_service_pb2.SendMessageRequest, _abc.Awaitable[_chat_service_pb2.SendMessageResponse]],
     ) -> _abc.Awaitable[_chat_service_pb2.SendMessageResponse]:
-        """Sends a message to a room that the caller is a member of. It is stored when the call answers OK.
+        """Sends a message to a room that the caller is a member of. It is stored when the call answers OK. Who may read the room
+        may from then on read the files that the message carries, for as long as they are there.
 
-        Retry: with the same `client_message_id` and text it answers with the message that the first call stored, for ever.
-        Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CLIENT_MESSAGE_ID_REUSED, VALIDATION_FAILED.
+        Retry: with the same `client_message_id`, text and files it answers with the message that the first call stored, for
+        ever, also when a file is gone by then.
+        Reasons: ROOM_NOT_FOUND, NOT_A_MEMBER, CLIENT_MESSAGE_ID_REUSED, VALIDATION_FAILED; of a message with files also
+        FILE_NOT_FOUND, DEPENDENCY_UNAVAILABLE (the file service).
         """
 
     @_abc_1.abstractmethod
@@ -195,7 +206,18 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         A client that half-closes gets the answers to all that it sent, then OK. One that has got `go_away` should do so; when
         it has not after a moment, the stream ends with SHUTTING_DOWN, and what was not answered is to be sent again.
         Reasons: HELLO_EXPECTED, VALIDATION_FAILED, SHUTTING_DOWN; in a `nack` also ROOM_NOT_FOUND, NOT_A_MEMBER, CURSOR_INVALID,
-        CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS.
+        CLIENT_MESSAGE_ID_REUSED, TOO_MANY_SUBSCRIPTIONS, FILE_NOT_FOUND, DEPENDENCY_UNAVAILABLE (the file service).
+        """
+
+    @_abc_1.abstractmethod
+    def CheckFileReader(
+        self,
+        request: _chat_service_pb2.CheckFileReaderRequest,
+        context: _aio.ServicerContext[_chat_service_pb2.CheckFileReaderRequest, _abc.Awaitable[_chat_service_pb2.CheckFileReaderResponse]],
+    ) -> _abc.Awaitable[_chat_service_pb2.CheckFileReaderResponse]:
+        """Whether a user may read a file because of a message that carries it: one in a room that the user is a member of now.
+        It knows nothing of the file itself; one that nobody has posted, or that there is none of, may not be read. For the
+        file service.
         """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _aio.Server) -> None: ...

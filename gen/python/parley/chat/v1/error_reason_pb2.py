@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/chat/v1/error_reason.proto\x12\x0eparley.chat.v1*\x81\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_ROOM_NOT_FOUND\x10\x01\x12\x1d\n\x19\x45RROR_REASON_NOT_A_MEMBER\x10\x02\x12)\n%ERROR_REASON_CLIENT_MESSAGE_ID_REUSED\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_INVALID\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_HELLO_EXPECTED\x10\x05\x12\'\n#ERROR_REASON_TOO_MANY_SUBSCRIPTIONS\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/chat/v1/error_reason.proto\x12\x0eparley.chat.v1*\xa2\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_ROOM_NOT_FOUND\x10\x01\x12\x1d\n\x19\x45RROR_REASON_NOT_A_MEMBER\x10\x02\x12)\n%ERROR_REASON_CLIENT_MESSAGE_ID_REUSED\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_INVALID\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_HELLO_EXPECTED\x10\x05\x12\'\n#ERROR_REASON_TOO_MANY_SUBSCRIPTIONS\x10\x06\x12\x1f\n\x1b\x45RROR_REASON_FILE_NOT_FOUND\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.chat.v1.error_reason
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=54
-  _globals['_ERRORREASON']._serialized_end=311
+  _globals['_ERRORREASON']._serialized_end=344
 # @@protoc_insertion_point(module_scope)

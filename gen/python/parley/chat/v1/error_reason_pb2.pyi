@@ -38,6 +38,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. The first message of a Connect stream has to be `hello`, and no other may be."""
     ERROR_REASON_TOO_MANY_SUBSCRIPTIONS: _ErrorReason.ValueType  # 6
     """RESOURCE_EXHAUSTED. The stream follows as many rooms as one stream may."""
+    ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 7
+    """NOT_FOUND. The message carries a file that is not there, or that the caller may not read;
+    `ErrorInfo.metadata["file_id"]` says which. Nothing was stored.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call of `parley.chat.v1` failed, or a message on a Connect stream was refused, besides the reasons in
@@ -60,4 +64,8 @@ ERROR_REASON_HELLO_EXPECTED: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. The first message of a Connect stream has to be `hello`, and no other may be."""
 ERROR_REASON_TOO_MANY_SUBSCRIPTIONS: ErrorReason.ValueType  # 6
 """RESOURCE_EXHAUSTED. The stream follows as many rooms as one stream may."""
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 7
+"""NOT_FOUND. The message carries a file that is not there, or that the caller may not read;
+`ErrorInfo.metadata["file_id"]` says which. Nothing was stored.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,7 +25,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 1
-    """NOT_FOUND. There is no such file, or it is somebody else's, or it was deleted."""
+    """NOT_FOUND. There is no such file, or the caller may not read it, or it was deleted."""
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 2
     """RESOURCE_EXHAUSTED, with `QuotaFailure`. The file is, or says that it will be, larger than the server takes."""
     ERROR_REASON_CHUNK_CORRUPT: _ErrorReason.ValueType  # 3
@@ -75,7 +75,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 1
-"""NOT_FOUND. There is no such file, or it is somebody else's, or it was deleted."""
+"""NOT_FOUND. There is no such file, or the caller may not read it, or it was deleted."""
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 2
 """RESOURCE_EXHAUSTED, with `QuotaFailure`. The file is, or says that it will be, larger than the server takes."""
 ERROR_REASON_CHUNK_CORRUPT: ErrorReason.ValueType  # 3

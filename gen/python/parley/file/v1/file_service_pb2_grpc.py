@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class FileServiceStub:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
 
     An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
     it was, on any replica: GetUpload says how much of it is kept.
@@ -113,7 +115,9 @@ class FileServiceStub:
 
 class FileServiceServicer:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
 
     An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
     it was, on any replica: GetUpload says how much of it is kept.
@@ -196,14 +200,16 @@ class FileServiceServicer:
         what was sent. Bytes are verified against the stored checksums before they are sent. A download that was cut goes on
         with the offset behind the last byte received.
 
-        Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE.
+        Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE; for others than the owner
+        also DEPENDENCY_UNAVAILABLE (chat or agent).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFile(self, request, context):
-        """The metadata of one file. Reasons: FILE_NOT_FOUND.
+        """The metadata of one file. Reasons: FILE_NOT_FOUND; for others than the owner also DEPENDENCY_UNAVAILABLE (chat or
+        agent).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,7 +347,9 @@ def add_FileServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FileService:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
 
     An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
     it was, on any replica: GetUpload says how much of it is kept.

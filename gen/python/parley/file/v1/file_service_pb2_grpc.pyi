@@ -14,7 +14,9 @@ GRPC_VERSION: str
 
 class FileServiceStub:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
 
     An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
     it was, on any replica: GetUpload says how much of it is kept.
@@ -67,10 +69,13 @@ class FileServiceStub:
     what was sent. Bytes are verified against the stored checksums before they are sent. A download that was cut goes on
     with the offset behind the last byte received.
 
-    Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE.
+    Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE; for others than the owner
+    also DEPENDENCY_UNAVAILABLE (chat or agent).
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
-    """The metadata of one file. Reasons: FILE_NOT_FOUND."""
+    """The metadata of one file. Reasons: FILE_NOT_FOUND; for others than the owner also DEPENDENCY_UNAVAILABLE (chat or
+    agent).
+    """
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]
     """The caller's files, newest first unless `order_by` says otherwise, page by page (AIP-158).
 
@@ -103,7 +108,9 @@ class FileServiceStub:
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. GetFile and DownloadFile give it to its owner, to whoever may read a room
+    that it was posted to, and to the user of an execution that it was an input of; what has changed about that in the last 5
+    seconds may not count yet. Everything else is for its owner alone, and for all others it is FILE_NOT_FOUND.
 
     An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
     it was, on any replica: GetUpload says how much of it is kept.
@@ -202,7 +209,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         what was sent. Bytes are verified against the stored checksums before they are sent. A download that was cut goes on
         with the offset behind the last byte received.
 
-        Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE.
+        Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE; for others than the owner
+        also DEPENDENCY_UNAVAILABLE (chat or agent).
         """
 
     @_abc_1.abstractmethod
@@ -211,7 +219,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.GetFileRequest,
         context: _aio.ServicerContext[_file_service_pb2.GetFileRequest, _abc.Awaitable[_file_service_pb2.GetFileResponse]],
     ) -> _abc.Awaitable[_file_service_pb2.GetFileResponse]:
-        """The metadata of one file. Reasons: FILE_NOT_FOUND."""
+        """The metadata of one file. Reasons: FILE_NOT_FOUND; for others than the owner also DEPENDENCY_UNAVAILABLE (chat or
+        agent).
+        """
 
     @_abc_1.abstractmethod
     def ListFiles(

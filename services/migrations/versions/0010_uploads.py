@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP, UUID
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 TIME = TIMESTAMP(timezone=True)
 NO_LABELS = sa.text("'{}'")
@@ -77,7 +77,9 @@ def _parts() -> None:
     # A part that was given up stays, so that its bytes are found, beside the one that takes its place.
     op.drop_constraint("pk_parts", "parts", schema="file")
     op.create_primary_key("pk_parts", "parts", ["upload_id", "offset_bytes", "key"], schema="file")
-    op.create_index("ix_parts_dead_time", "parts", ["dead_time"], schema="file", postgresql_where="dead_time IS NOT NULL")
+    op.create_index(
+        "ix_parts_dead_time", "parts", ["dead_time"], schema="file", postgresql_where="dead_time IS NOT NULL"
+    )
 
 
 def _files() -> None:

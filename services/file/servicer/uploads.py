@@ -1,0 +1,101 @@
+"""The RPCs by which files come in."""
+
+import asyncio
+from uuid import UUID
+
+from parley.file.v1 import file_service_pb2 as pb2
+from services.file.domain.batch import UploadBatch
+from services.file.domain.claims import Claims
+from services.file.domain.uploads import Uploads
+from services.file.mapping.files import to_message
+from services.file.mapping.uploads import to_ack, to_limits, to_outcome, to_rejected, to_start, to_step, to_upload
+from services.kit.background import in_background
+from services.kit.calls import Call
+from services.kit.errors import ValidationFailed
+from services.kit.pages import next_page_token, read_page
+from services.kit.streams import Requests, Stream
+
+FilesStream = Stream[pb2.UploadFilesRequest, pb2.UploadFilesResponse]
+
+
+class UploadServicer:
+    """The uploads of the caller."""
+
+    def __init__(self, uploads: Uploads, claims: Claims) -> None:
+        self._uploads = uploads
+        self._claims = claims
+        self._limits = uploads.limits
+        self._idle_seconds = uploads.limits.idle_timeout.total_seconds()
+
+    async def GetUploadLimits(self, request: pb2.GetUploadLimitsRequest, call: Call) -> pb2.GetUploadLimitsResponse:
+        return to_limits(
+            max_file_bytes=self._limits.max_file_bytes,
+            max_open_uploads=self._limits.max_on_a_stream,
+            idle_timeout=self._limits.idle_timeout,
+            upload_expiry=self._limits.named_kept,
+            quota=self._limits.quota,
+            used=await self._claims.usage(call.caller.user_id),
+        )
+
+    async def CreateUpload(self, request: pb2.CreateUploadRequest, call: Call) -> pb2.CreateUploadResponse:
+        upload = await self._claims.create_upload(call.caller.user_id, to_start(request.start))
+        return pb2.CreateUploadResponse(upload=to_upload(upload))
+
+    async def GetUpload(self, request: pb2.GetUploadRequest, call: Call) -> pb2.GetUploadResponse:
+        upload = await self._claims.get_upload(call.caller.user_id, UUID(request.id))
+        return pb2.GetUploadResponse(upload=to_upload(upload))
+
+    async def ListUploads(self, request: pb2.ListUploadsRequest, call: Call) -> pb2.ListUploadsResponse:
+        user_id = call.caller.user_id
+        list_name = f"uploads of {user_id}"
+        page = await self._claims.list_uploads(
+            user_id, read_page(list_name, request.page_size, request.page_token, request.skip)
+        )
+        return pb2.ListUploadsResponse(
+            uploads=[to_upload(upload) for upload in page.items],
+            next_page_token=next_page_token(list_name, page.next_after),
+            total_size=page.total_size,
+        )
+
+    async def CancelUpload(self, request: pb2.CancelUploadRequest, call: Call) -> pb2.CancelUploadResponse:
+        await self._claims.cancel_upload(call.caller.user_id, UUID(request.id))
+        return pb2.CancelUploadResponse()
+
+    async def UploadFile(self, requests: Requests[pb2.UploadFileRequest], call: Call) -> pb2.UploadFileResponse:
+        async with self._uploads.upload_file(call.caller.user_id) as upload:
+            while (request := await requests.receive(self._idle_seconds)) is not None:
+                await upload.take(to_step(request))
+            # Not before the half-close: until then a message out of turn can still come.
+            return pb2.UploadFileResponse(file=to_message(await upload.commit()))
+
+    async def UploadFiles(self, stream: FilesStream, call: Call) -> None:
+        turn = asyncio.Lock()
+        async with (
+            self._uploads.upload_files(call.caller.user_id) as batch,
+            in_background(_acknowledge(batch, stream, turn), "acknowledge-uploads"),
+        ):
+            while True:
+                try:
+                    request = await stream.requests.receive(self._idle_seconds)
+                    if request is None:
+                        break
+                    key = request.key
+                    outcome = await batch.take(key, to_step(request))
+                except ValidationFailed as error:
+                    key, starts = to_rejected(error)
+                    outcome = await batch.reject_message(key, error, starts=starts)
+                if outcome is not None:
+                    async with turn:
+                        await stream.send(to_outcome(key, outcome))
+            for key, outcome in await batch.end():
+                async with turn:
+                    await stream.send(to_outcome(key, outcome))
+
+
+async def _acknowledge(batch: UploadBatch, stream: FilesStream, turn: asyncio.Lock) -> None:
+    """Tell how far uploads are. Nothing is told of one that has its outcome: the turns see to that."""
+    while True:
+        await batch.wait_for_progress()
+        async with turn:
+            for key, progress in batch.progress():
+                await stream.send(to_ack(key, progress))
