@@ -41,8 +41,8 @@ def sniff(head: bytes) -> str:
         text = head[2:].decode(encoding, "ignore").encode()
         return _kind_of_text(text)
     body = head.removeprefix(codecs.BOM_UTF8)
-    if body.lstrip(_SPACE).startswith(b"<") and (kind := _markup(body)):
-        return kind
+    if body.lstrip(_SPACE).startswith(b"<") and (written := _markup(body)):
+        return written
     kind: str = filetype.guess_mime(head) or ""
     if kind in _WRITTEN_AS_TEXT or not _is_utf8(body):
         return kind

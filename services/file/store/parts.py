@@ -72,7 +72,8 @@ class PartStore:
         ]
 
         def work() -> tuple[list[T], int]:
-            packed, of_all, of_range, at = [], 0, 0, part.offset_bytes
+            packed: list[T] = []
+            of_all, of_range, at = 0, 0, part.offset_bytes
             for run in self._store.read(part.key, sizes):
                 crc32c = google_crc32c.value(run)
                 of_all = combine(of_all, crc32c, len(run)) if at > part.offset_bytes else crc32c
