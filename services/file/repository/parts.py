@@ -51,7 +51,7 @@ def _new_part(behind: CTE) -> Insert:
 def _new_upload(state: UploadState) -> CTE:
     """Add an upload that has no name, and count it, if the quota has room for it."""
     user_id = bindparam("user_id", type_=Uuid)
-    added = select(user_id, bindparam("size", type_=BigInteger), _ONE)
+    added = select(user_id.label("user_id"), bindparam("size", type_=BigInteger).label("bytes"), _ONE.label("files"))
     room = room_for(added)
     columns = ["id", "user_id", "state", "create_time", "update_time", "expire_time"]
     values = select(_UPLOAD_ID, room.c.user_id, literal_column(f"'{state}'"), _NOW, _NOW, _EXPIRE_TIME)
@@ -82,7 +82,7 @@ _HELD = (
 _MARK = Prepared(_HELD)
 _held = _HELD.cte("held")
 _added = _new_part(
-    room_for(select(_held.c.user_id, bindparam("size", type_=BigInteger), _ZERO))
+    room_for(select(_held.c.user_id, bindparam("size", type_=BigInteger).label("bytes"), _ZERO.label("files")))
 ).cte("added_part")  # fmt: skip
 _ADD = Prepared(
     select(

@@ -26,9 +26,9 @@ _IS_OWN: tuple[ColumnElement[bool], ...] = (
 _LIST = NewestFirst(Upload._make, _UPLOAD, *_IS_OWN, _IS_OPEN)
 _room = room_for(
     select(
-        bindparam("user_id", type_=Uuid),
-        bindparam("no_bytes", 0, type_=BigInteger),
-        bindparam("one_file", 1, type_=BigInteger),
+        bindparam("user_id", type_=Uuid).label("user_id"),
+        bindparam("no_bytes", 0, type_=BigInteger).label("bytes"),
+        bindparam("one_file", 1, type_=BigInteger).label("files"),
     )
 )
 _NULLABLE_BYTES = ("sha256", "draft_digest")

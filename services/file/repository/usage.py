@@ -34,12 +34,12 @@ _GET = Prepared(select(UsageTable.bytes, UsageTable.files).where(UsageTable.user
 
 
 def room_for(more: Select[tuple[UUID, int, int]]) -> CTE:
-    """Count what a statement adds: `user_id`, bytes, files. No row comes of it, and nothing is counted, over a quota.
+    """Count what a statement adds: `user_id`, `bytes`, `files`. No row comes of it, and nothing is counted, over a quota.
 
     The limits are the values `max_bytes` and `max_files`.
     """
     added = more.subquery("added")
-    user_id, more_bytes, more_files = added.c
+    user_id, more_bytes, more_files = added.c.user_id, added.c.bytes, added.c.files
     statement = insert(UsageTable).from_select(
         ["user_id", "bytes", "files"],
         select(user_id, more_bytes, more_files).where(more_bytes <= _MAX_BYTES, more_files <= _MAX_FILES),
