@@ -85,7 +85,7 @@ class UploadBatch:
         self._news.set()
 
     async def answers(self) -> AsyncGenerator[tuple[str, Outcome | Progress], None]:
-        """The outcomes, and how far uploads are that have a name and no outcome yet, until `end` and the last outcome."""
+        """The outcomes, and how far those with a name are that have none yet, until `end` and the last outcome."""
         while True:
             while self._outcomes:
                 yield self._outcomes.popleft()

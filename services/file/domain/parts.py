@@ -106,7 +106,7 @@ class PartWriter:
                 await self._flush()
 
     async def close(self) -> Digest:
-        """Store what is left. All is durable on return, which is what holds of all bytes. Raises as `add`, StoredDataLost."""
+        """Store what is left. It is durable on return, which says what holds of it. Raises as `add`, StoredDataLost."""
         if not self._ledger.is_recorded and not self._storing and self._filling.size:
             return await self._store_single()
         await self._flush(is_last=True)
