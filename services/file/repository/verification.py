@@ -51,5 +51,5 @@ class VerificationRows:
         return (await self._tx.execute(_KEPT.where(UploadTable.id == upload_id))).first() is not None
 
     async def known_among(self, keys: Sequence[str]) -> set[str]:
-        """Which of these names are parts', or reserved for one. It looks at all parts there are: ask for many at once."""
+        """Which of these names are parts', or reserved for one. It looks at all parts: ask for many at once."""
         return set((await self._tx.execute(_KNOWN, {"keys": list(keys)})).scalars())
