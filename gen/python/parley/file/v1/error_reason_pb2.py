@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/file/v1/error_reason.proto\x12\x0eparley.file.v1*\xcb\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FILE_NOT_FOUND\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_FILE_TOO_LARGE\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_CHUNK_CORRUPT\x10\x03\x12 \n\x1c\x45RROR_REASON_OFFSET_MISMATCH\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_SIZE_MISMATCH\x10\x05\x12\"\n\x1e\x45RROR_REASON_CHECKSUM_MISMATCH\x10\x06\x12\"\n\x1e\x45RROR_REASON_UPLOAD_INCOMPLETE\x10\x07\x12#\n\x1f\x45RROR_REASON_UPLOAD_OUT_OF_TURN\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_RANGE_INVALID\x10\t\x12!\n\x1d\x45RROR_REASON_STORED_DATA_LOST\x10\n\x12&\n\"ERROR_REASON_TOO_MANY_OPEN_UPLOADS\x10\x0b\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!parley/file/v1/error_reason.proto\x12\x0eparley.file.v1*\xbb\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FILE_NOT_FOUND\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_FILE_TOO_LARGE\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_CHUNK_CORRUPT\x10\x03\x12 \n\x1c\x45RROR_REASON_OFFSET_MISMATCH\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_SIZE_MISMATCH\x10\x05\x12\"\n\x1e\x45RROR_REASON_CHECKSUM_MISMATCH\x10\x06\x12\"\n\x1e\x45RROR_REASON_UPLOAD_INCOMPLETE\x10\x07\x12#\n\x1f\x45RROR_REASON_UPLOAD_OUT_OF_TURN\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_RANGE_INVALID\x10\t\x12!\n\x1d\x45RROR_REASON_STORED_DATA_LOST\x10\n\x12&\n\"ERROR_REASON_TOO_MANY_OPEN_UPLOADS\x10\x0b\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x0c\x12!\n\x1d\x45RROR_REASON_UPLOAD_NOT_FOUND\x10\r\x12\"\n\x1e\x45RROR_REASON_UPLOAD_TAKEN_OVER\x10\x0e\x12 \n\x1c\x45RROR_REASON_UPLOAD_FINISHED\x10\x0f\x12!\n\x1d\x45RROR_REASON_CONTENT_MISMATCH\x10\x10\x12\x1f\n\x1b\x45RROR_REASON_QUOTA_EXCEEDED\x10\x11\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x12\x12!\n\x1d\x45RROR_REASON_FILE_NOT_DELETED\x10\x13\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.file.v1.error_reason
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=54
-  _globals['_ERRORREASON']._serialized_end=513
+  _globals['_ERRORREASON']._serialized_end=753
 # @@protoc_insertion_point(module_scope)

@@ -31,13 +31,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CHUNK_CORRUPT: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. A chunk's bytes do not have the crc32c that was sent with them."""
     ERROR_REASON_OFFSET_MISMATCH: _ErrorReason.ValueType  # 4
-    """OUT_OF_RANGE. A chunk's offset is not where the upload stands; `ErrorInfo.metadata["expected_offset"]` says where."""
+    """OUT_OF_RANGE. A chunk's offset is beyond where the upload stands; `ErrorInfo.metadata["expected_offset"]` says where that
+    is.
+    """
     ERROR_REASON_SIZE_MISMATCH: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT. The bytes received are not as many as were declared."""
     ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 6
-    """INVALID_ARGUMENT. The bytes received do not have the SHA-256 that was declared."""
+    """INVALID_ARGUMENT. The bytes received do not have the SHA-256 or the crc32c that was declared."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT. The stream ended before `finish`: nothing is kept of it."""
+    """INVALID_ARGUMENT. The stream ended before `finish`. Of an upload with a name `ErrorInfo.metadata["persisted_size"]` says
+    how much is kept; of another one nothing is.
+    """
     ERROR_REASON_UPLOAD_OUT_OF_TURN: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT. A message came out of turn, such as a chunk before `start` or anything after `finish`."""
     ERROR_REASON_RANGE_INVALID: _ErrorReason.ValueType  # 9
@@ -48,6 +52,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. More files are open on this stream than it may have at a time."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 12
     """UNAVAILABLE, with `RetryInfo`. The store cannot be written or read for the moment, or it is full."""
+    ERROR_REASON_UPLOAD_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """NOT_FOUND. There is no such upload, or it is somebody else's, or it was cancelled or has expired."""
+    ERROR_REASON_UPLOAD_TAKEN_OVER: _ErrorReason.ValueType  # 14
+    """ABORTED. Another stream has resumed the upload since."""
+    ERROR_REASON_UPLOAD_FINISHED: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION. The upload is a file already and cannot be cancelled: delete the file."""
+    ERROR_REASON_CONTENT_MISMATCH: _ErrorReason.ValueType  # 16
+    """INVALID_ARGUMENT. Bytes that were sent again are not those that were sent before."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 17
+    """RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller's files would have more bytes, or be more, than the caller may have."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 18
+    """ABORTED. The file is not the one whose `etag` was sent: read it again."""
+    ERROR_REASON_FILE_NOT_DELETED: _ErrorReason.ValueType  # 19
+    """FAILED_PRECONDITION. The file is not deleted."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call of `parley.file.v1` failed, or a file on an UploadFiles stream was rejected, besides the reasons in
@@ -63,13 +81,17 @@ ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 2
 ERROR_REASON_CHUNK_CORRUPT: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. A chunk's bytes do not have the crc32c that was sent with them."""
 ERROR_REASON_OFFSET_MISMATCH: ErrorReason.ValueType  # 4
-"""OUT_OF_RANGE. A chunk's offset is not where the upload stands; `ErrorInfo.metadata["expected_offset"]` says where."""
+"""OUT_OF_RANGE. A chunk's offset is beyond where the upload stands; `ErrorInfo.metadata["expected_offset"]` says where that
+is.
+"""
 ERROR_REASON_SIZE_MISMATCH: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. The bytes received are not as many as were declared."""
 ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 6
-"""INVALID_ARGUMENT. The bytes received do not have the SHA-256 that was declared."""
+"""INVALID_ARGUMENT. The bytes received do not have the SHA-256 or the crc32c that was declared."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT. The stream ended before `finish`: nothing is kept of it."""
+"""INVALID_ARGUMENT. The stream ended before `finish`. Of an upload with a name `ErrorInfo.metadata["persisted_size"]` says
+how much is kept; of another one nothing is.
+"""
 ERROR_REASON_UPLOAD_OUT_OF_TURN: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT. A message came out of turn, such as a chunk before `start` or anything after `finish`."""
 ERROR_REASON_RANGE_INVALID: ErrorReason.ValueType  # 9
@@ -80,4 +102,18 @@ ERROR_REASON_TOO_MANY_OPEN_UPLOADS: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED. More files are open on this stream than it may have at a time."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 12
 """UNAVAILABLE, with `RetryInfo`. The store cannot be written or read for the moment, or it is full."""
+ERROR_REASON_UPLOAD_NOT_FOUND: ErrorReason.ValueType  # 13
+"""NOT_FOUND. There is no such upload, or it is somebody else's, or it was cancelled or has expired."""
+ERROR_REASON_UPLOAD_TAKEN_OVER: ErrorReason.ValueType  # 14
+"""ABORTED. Another stream has resumed the upload since."""
+ERROR_REASON_UPLOAD_FINISHED: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION. The upload is a file already and cannot be cancelled: delete the file."""
+ERROR_REASON_CONTENT_MISMATCH: ErrorReason.ValueType  # 16
+"""INVALID_ARGUMENT. Bytes that were sent again are not those that were sent before."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 17
+"""RESOURCE_EXHAUSTED, with `QuotaFailure`. The caller's files would have more bytes, or be more, than the caller may have."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 18
+"""ABORTED. The file is not the one whose `etag` was sent: read it again."""
+ERROR_REASON_FILE_NOT_DELETED: ErrorReason.ValueType  # 19
+"""FAILED_PRECONDITION. The file is not deleted."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

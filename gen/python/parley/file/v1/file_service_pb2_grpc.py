@@ -27,7 +27,10 @@ if _version_not_supported:
 
 class FileServiceStub:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+
+    An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
+    it was, on any replica: GetUpload says how much of it is kept.
     """
 
     def __init__(self, channel):
@@ -40,6 +43,26 @@ class FileServiceStub:
                 '/parley.file.v1.FileService/GetUploadLimits',
                 request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadLimitsRequest.SerializeToString,
                 response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadLimitsResponse.FromString,
+                _registered_method=True)
+        self.CreateUpload = channel.unary_unary(
+                '/parley.file.v1.FileService/CreateUpload',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.CreateUploadRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.CreateUploadResponse.FromString,
+                _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/parley.file.v1.FileService/GetUpload',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
+        self.ListUploads = channel.unary_unary(
+                '/parley.file.v1.FileService/ListUploads',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListUploadsRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListUploadsResponse.FromString,
+                _registered_method=True)
+        self.CancelUpload = channel.unary_unary(
+                '/parley.file.v1.FileService/CancelUpload',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.CancelUploadRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.CancelUploadResponse.FromString,
                 _registered_method=True)
         self.UploadFile = channel.stream_unary(
                 '/parley.file.v1.FileService/UploadFile',
@@ -66,32 +89,90 @@ class FileServiceStub:
                 request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListFilesRequest.SerializeToString,
                 response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListFilesResponse.FromString,
                 _registered_method=True)
+        self.UpdateFile = channel.unary_unary(
+                '/parley.file.v1.FileService/UpdateFile',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.UpdateFileRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.UpdateFileResponse.FromString,
+                _registered_method=True)
         self.DeleteFile = channel.unary_unary(
                 '/parley.file.v1.FileService/DeleteFile',
                 request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.DeleteFileRequest.SerializeToString,
                 response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.DeleteFileResponse.FromString,
                 _registered_method=True)
+        self.UndeleteFile = channel.unary_unary(
+                '/parley.file.v1.FileService/UndeleteFile',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.UndeleteFileRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.UndeleteFileResponse.FromString,
+                _registered_method=True)
+        self.PurgeFile = channel.unary_unary(
+                '/parley.file.v1.FileService/PurgeFile',
+                request_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.PurgeFileRequest.SerializeToString,
+                response_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.PurgeFileResponse.FromString,
+                _registered_method=True)
 
 
 class FileServiceServicer:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+
+    An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
+    it was, on any replica: GetUpload says how much of it is kept.
     """
 
     def GetUploadLimits(self, request, context):
-        """What this server takes, so that a client can refuse a file before it sends it.
+        """What this server takes, so that a client can refuse a file before it sends it, and how much of the quota is used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUpload(self, request, context):
+        """Begins an upload that can be resumed. Its bytes go through UploadFile or UploadFiles, with `resume` first.
+
+        Retry: with the same `request_id` and payload it answers with the upload that the first call created, as it is now, or
+        UPLOAD_NOT_FOUND once that one was cancelled or has expired.
+        Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, REQUEST_ID_REUSED, UPLOAD_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """One upload of the caller's: how much of it is kept, and the file once it is one. Reasons: UPLOAD_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUploads(self, request, context):
+        """The caller's uploads that can be resumed, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelUpload(self, request, context):
+        """Gives an upload up: what is kept of it is removed, and whoever still sends to it gets UPLOAD_NOT_FOUND.
+
+        Retry: a repeat answers UPLOAD_NOT_FOUND. Reasons: UPLOAD_NOT_FOUND, UPLOAD_FINISHED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UploadFile(self, request_iterator, context):
-        """Uploads one file: `start`, then any number of `chunk`, then `finish`. It is stored when the call answers OK; a stream
-        that ends without `finish` leaves nothing.
+        """Uploads one file: `start` (or `resume`), then any number of `chunk`, then `finish`. It is stored when the call answers
+        OK. A stream that ends without `finish` fails with UPLOAD_INCOMPLETE; what it brought is kept if the upload has a name,
+        and otherwise nothing is.
 
-        Retry: every call that is carried out makes a file of its own.
-        Reasons: FILE_TOO_LARGE, CHUNK_CORRUPT, OFFSET_MISMATCH, SIZE_MISMATCH, CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE,
-        UPLOAD_OUT_OF_TURN, STORE_UNAVAILABLE.
+        An upload that is resumed goes on at any offset up to what the server has. Bytes that it has already are passed over,
+        and compared where a whole part of them comes again. Who resumes last has the upload: another stream that still sends to
+        it gets UPLOAD_TAKEN_OVER.
+
+        Retry: safe for an upload with a name: `finish` of one that is a file already answers with the file. A `start` without
+        `request_id` makes a file of its own each time.
+        Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
+        CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,20 +181,22 @@ class FileServiceServicer:
     def UploadFiles(self, request_iterator, context):
         """Uploads several files over one stream, one after the other or interleaved; `key` tells them apart. Each is answered
         with `completed` or `rejected`, and a rejection never ends the others: what still comes of a rejected file is passed
-        over. The server ends the stream once the client has half-closed and every file is answered; a file that has no
-        `finish` by then is rejected with UPLOAD_INCOMPLETE.
+        over. An upload with a name is besides answered with `ack`, at its beginning and whenever more of it is kept. The server
+        ends the stream once the client has half-closed and every file is answered; a file that has no `finish` by then is
+        rejected with UPLOAD_INCOMPLETE. Everything else is as with UploadFile.
 
-        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS.
+        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadFile(self, request, context):
-        """Downloads a file or a part of it: first the file's metadata, then its bytes in order. Bytes are verified against the
-        stored checksums before they are sent.
+        """Downloads a file or a part of it: first the file's metadata, then its bytes in order, then a trailer with the checksum of
+        what was sent. Bytes are verified against the stored checksums before they are sent. A download that was cut goes on
+        with the offset behind the last byte received.
 
-        Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE.
+        Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,16 +210,49 @@ class FileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFiles(self, request, context):
-        """The caller's files, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID.
+        """The caller's files, newest first unless `order_by` says otherwise, page by page (AIP-158).
+
+        Reasons: FILTER_INVALID, PAGE_TOKEN_INVALID, VALIDATION_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateFile(self, request, context):
+        """Changes the fields that `update_mask` names (AIP-134): a field that it names and that is unset is cleared, the others
+        stay as they are. The bytes of a file never change.
+
+        Retry: with an `etag` a repeat answers ETAG_MISMATCH once the first was carried out.
+        Reasons: FILE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID, VALIDATION_FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFile(self, request, context):
-        """Deletes a file. It is not shown any more from then on; the worker removes its bytes.
+        """Deletes a file (AIP-164). From then on it is shown only by ListFiles with `show_deleted`, and can be undeleted until its
+        `purge_time`, at which it is gone for good with its bytes. Until then it counts against the quota.
 
-        Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND.
+        Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteFile(self, request, context):
+        """Takes back a deletion: the file is as it was.
+
+        Retry: a repeat answers FILE_NOT_DELETED. Reasons: FILE_NOT_FOUND, FILE_NOT_DELETED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeFile(self, request, context):
+        """Removes a file for good, deleted before or not. It does not count against the quota any more; the worker removes its
+        bytes.
+
+        Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND, ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +265,26 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.GetUploadLimits,
                     request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadLimitsRequest.FromString,
                     response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadLimitsResponse.SerializeToString,
+            ),
+            'CreateUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUpload,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.CreateUploadRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.CreateUploadResponse.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadResponse.SerializeToString,
+            ),
+            'ListUploads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUploads,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListUploadsRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListUploadsResponse.SerializeToString,
+            ),
+            'CancelUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelUpload,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.CancelUploadRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.CancelUploadResponse.SerializeToString,
             ),
             'UploadFile': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadFile,
@@ -175,10 +311,25 @@ def add_FileServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListFilesRequest.FromString,
                     response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.ListFilesResponse.SerializeToString,
             ),
+            'UpdateFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateFile,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.UpdateFileRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.UpdateFileResponse.SerializeToString,
+            ),
             'DeleteFile': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteFile,
                     request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.DeleteFileRequest.FromString,
                     response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.DeleteFileResponse.SerializeToString,
+            ),
+            'UndeleteFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteFile,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.UndeleteFileRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.UndeleteFileResponse.SerializeToString,
+            ),
+            'PurgeFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeFile,
+                    request_deserializer=parley_dot_file_dot_v1_dot_file__service__pb2.PurgeFileRequest.FromString,
+                    response_serializer=parley_dot_file_dot_v1_dot_file__service__pb2.PurgeFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,7 +341,10 @@ def add_FileServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FileService:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+
+    An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
+    it was, on any replica: GetUpload says how much of it is kept.
     """
 
     @staticmethod
@@ -210,6 +364,114 @@ class FileService:
             '/parley.file.v1.FileService/GetUploadLimits',
             parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadLimitsRequest.SerializeToString,
             parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/CreateUpload',
+            parley_dot_file_dot_v1_dot_file__service__pb2.CreateUploadRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.CreateUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/GetUpload',
+            parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.GetUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUploads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/ListUploads',
+            parley_dot_file_dot_v1_dot_file__service__pb2.ListUploadsRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.ListUploadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/CancelUpload',
+            parley_dot_file_dot_v1_dot_file__service__pb2.CancelUploadRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.CancelUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -356,6 +618,33 @@ class FileService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/UpdateFile',
+            parley_dot_file_dot_v1_dot_file__service__pb2.UpdateFileRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.UpdateFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteFile(request,
             target,
             options=(),
@@ -372,6 +661,60 @@ class FileService:
             '/parley.file.v1.FileService/DeleteFile',
             parley_dot_file_dot_v1_dot_file__service__pb2.DeleteFileRequest.SerializeToString,
             parley_dot_file_dot_v1_dot_file__service__pb2.DeleteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/UndeleteFile',
+            parley_dot_file_dot_v1_dot_file__service__pb2.UndeleteFileRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.UndeleteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.file.v1.FileService/PurgeFile',
+            parley_dot_file_dot_v1_dot_file__service__pb2.PurgeFileRequest.SerializeToString,
+            parley_dot_file_dot_v1_dot_file__service__pb2.PurgeFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,47 +14,99 @@ GRPC_VERSION: str
 
 class FileServiceStub:
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+
+    An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
+    it was, on any replica: GetUpload says how much of it is kept.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUploadLimits: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadLimitsRequest, _file_service_pb2.GetUploadLimitsResponse]
-    """What this server takes, so that a client can refuse a file before it sends it."""
-    UploadFile: _aio.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]
-    """Uploads one file: `start`, then any number of `chunk`, then `finish`. It is stored when the call answers OK; a stream
-    that ends without `finish` leaves nothing.
+    """What this server takes, so that a client can refuse a file before it sends it, and how much of the quota is used."""
+    CreateUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.CreateUploadRequest, _file_service_pb2.CreateUploadResponse]
+    """Begins an upload that can be resumed. Its bytes go through UploadFile or UploadFiles, with `resume` first.
 
-    Retry: every call that is carried out makes a file of its own.
-    Reasons: FILE_TOO_LARGE, CHUNK_CORRUPT, OFFSET_MISMATCH, SIZE_MISMATCH, CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE,
-    UPLOAD_OUT_OF_TURN, STORE_UNAVAILABLE.
+    Retry: with the same `request_id` and payload it answers with the upload that the first call created, as it is now, or
+    UPLOAD_NOT_FOUND once that one was cancelled or has expired.
+    Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, REQUEST_ID_REUSED, UPLOAD_NOT_FOUND.
+    """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]
+    """One upload of the caller's: how much of it is kept, and the file once it is one. Reasons: UPLOAD_NOT_FOUND."""
+    ListUploads: _aio.UnaryUnaryMultiCallable[_file_service_pb2.ListUploadsRequest, _file_service_pb2.ListUploadsResponse]
+    """The caller's uploads that can be resumed, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
+    CancelUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.CancelUploadRequest, _file_service_pb2.CancelUploadResponse]
+    """Gives an upload up: what is kept of it is removed, and whoever still sends to it gets UPLOAD_NOT_FOUND.
+
+    Retry: a repeat answers UPLOAD_NOT_FOUND. Reasons: UPLOAD_NOT_FOUND, UPLOAD_FINISHED.
+    """
+    UploadFile: _aio.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]
+    """Uploads one file: `start` (or `resume`), then any number of `chunk`, then `finish`. It is stored when the call answers
+    OK. A stream that ends without `finish` fails with UPLOAD_INCOMPLETE; what it brought is kept if the upload has a name,
+    and otherwise nothing is.
+
+    An upload that is resumed goes on at any offset up to what the server has. Bytes that it has already are passed over,
+    and compared where a whole part of them comes again. Who resumes last has the upload: another stream that still sends to
+    it gets UPLOAD_TAKEN_OVER.
+
+    Retry: safe for an upload with a name: `finish` of one that is a file already answers with the file. A `start` without
+    `request_id` makes a file of its own each time.
+    Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
+    CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, STORE_UNAVAILABLE.
     """
     UploadFiles: _aio.StreamStreamMultiCallable[_file_service_pb2.UploadFilesRequest, _file_service_pb2.UploadFilesResponse]
     """Uploads several files over one stream, one after the other or interleaved; `key` tells them apart. Each is answered
     with `completed` or `rejected`, and a rejection never ends the others: what still comes of a rejected file is passed
-    over. The server ends the stream once the client has half-closed and every file is answered; a file that has no
-    `finish` by then is rejected with UPLOAD_INCOMPLETE.
+    over. An upload with a name is besides answered with `ack`, at its beginning and whenever more of it is kept. The server
+    ends the stream once the client has half-closed and every file is answered; a file that has no `finish` by then is
+    rejected with UPLOAD_INCOMPLETE. Everything else is as with UploadFile.
 
-    Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS.
+    Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS, REQUEST_ID_REUSED.
     """
     DownloadFile: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadFileRequest, _file_service_pb2.DownloadFileResponse]
-    """Downloads a file or a part of it: first the file's metadata, then its bytes in order. Bytes are verified against the
-    stored checksums before they are sent.
+    """Downloads a file or a part of it: first the file's metadata, then its bytes in order, then a trailer with the checksum of
+    what was sent. Bytes are verified against the stored checksums before they are sent. A download that was cut goes on
+    with the offset behind the last byte received.
 
-    Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE.
+    Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE.
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
     """The metadata of one file. Reasons: FILE_NOT_FOUND."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]
-    """The caller's files, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
-    DeleteFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.DeleteFileRequest, _file_service_pb2.DeleteFileResponse]
-    """Deletes a file. It is not shown any more from then on; the worker removes its bytes.
+    """The caller's files, newest first unless `order_by` says otherwise, page by page (AIP-158).
 
-    Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND.
+    Reasons: FILTER_INVALID, PAGE_TOKEN_INVALID, VALIDATION_FAILED.
+    """
+    UpdateFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.UpdateFileRequest, _file_service_pb2.UpdateFileResponse]
+    """Changes the fields that `update_mask` names (AIP-134): a field that it names and that is unset is cleared, the others
+    stay as they are. The bytes of a file never change.
+
+    Retry: with an `etag` a repeat answers ETAG_MISMATCH once the first was carried out.
+    Reasons: FILE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID, VALIDATION_FAILED.
+    """
+    DeleteFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.DeleteFileRequest, _file_service_pb2.DeleteFileResponse]
+    """Deletes a file (AIP-164). From then on it is shown only by ListFiles with `show_deleted`, and can be undeleted until its
+    `purge_time`, at which it is gone for good with its bytes. Until then it counts against the quota.
+
+    Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND, ETAG_MISMATCH.
+    """
+    UndeleteFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.UndeleteFileRequest, _file_service_pb2.UndeleteFileResponse]
+    """Takes back a deletion: the file is as it was.
+
+    Retry: a repeat answers FILE_NOT_DELETED. Reasons: FILE_NOT_FOUND, FILE_NOT_DELETED.
+    """
+    PurgeFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.PurgeFileRequest, _file_service_pb2.PurgeFileResponse]
+    """Removes a file for good, deleted before or not. It does not count against the quota any more; the worker removes its
+    bytes.
+
+    Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND, ETAG_MISMATCH.
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Files: bytes that come in by chunks, are checked, and come out as they went in. A file is visible only once it is whole
-    and everything that was declared of it holds; only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+    and everything that was declared of it holds. Only its owner sees it, for everybody else it is FILE_NOT_FOUND.
+
+    An upload that has a name, from CreateUpload or by the `request_id` of its `start`, can be cut anywhere and go on where
+    it was, on any replica: GetUpload says how much of it is kept.
     """
 
     @_abc_1.abstractmethod
@@ -63,7 +115,47 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.GetUploadLimitsRequest,
         context: _aio.ServicerContext[_file_service_pb2.GetUploadLimitsRequest, _abc.Awaitable[_file_service_pb2.GetUploadLimitsResponse]],
     ) -> _abc.Awaitable[_file_service_pb2.GetUploadLimitsResponse]:
-        """What this server takes, so that a client can refuse a file before it sends it."""
+        """What this server takes, so that a client can refuse a file before it sends it, and how much of the quota is used."""
+
+    @_abc_1.abstractmethod
+    def CreateUpload(
+        self,
+        request: _file_service_pb2.CreateUploadRequest,
+        context: _aio.ServicerContext[_file_service_pb2.CreateUploadRequest, _abc.Awaitable[_file_service_pb2.CreateUploadResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.CreateUploadResponse]:
+        """Begins an upload that can be resumed. Its bytes go through UploadFile or UploadFiles, with `resume` first.
+
+        Retry: with the same `request_id` and payload it answers with the upload that the first call created, as it is now, or
+        UPLOAD_NOT_FOUND once that one was cancelled or has expired.
+        Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, REQUEST_ID_REUSED, UPLOAD_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _file_service_pb2.GetUploadRequest,
+        context: _aio.ServicerContext[_file_service_pb2.GetUploadRequest, _abc.Awaitable[_file_service_pb2.GetUploadResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.GetUploadResponse]:
+        """One upload of the caller's: how much of it is kept, and the file once it is one. Reasons: UPLOAD_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListUploads(
+        self,
+        request: _file_service_pb2.ListUploadsRequest,
+        context: _aio.ServicerContext[_file_service_pb2.ListUploadsRequest, _abc.Awaitable[_file_service_pb2.ListUploadsResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.ListUploadsResponse]:
+        """The caller's uploads that can be resumed, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def CancelUpload(
+        self,
+        request: _file_service_pb2.CancelUploadRequest,
+        context: _aio.ServicerContext[_file_service_pb2.CancelUploadRequest, _abc.Awaitable[_file_service_pb2.CancelUploadResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.CancelUploadResponse]:
+        """Gives an upload up: what is kept of it is removed, and whoever still sends to it gets UPLOAD_NOT_FOUND.
+
+        Retry: a repeat answers UPLOAD_NOT_FOUND. Reasons: UPLOAD_NOT_FOUND, UPLOAD_FINISHED.
+        """
 
     @_abc_1.abstractmethod
     def UploadFile(
@@ -71,12 +163,18 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_file_service_pb2.UploadFileRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_file_service_pb2.UploadFileRequest], _abc.Awaitable[_file_service_pb2.UploadFileResponse]],
     ) -> _abc.Awaitable[_file_service_pb2.UploadFileResponse]:
-        """Uploads one file: `start`, then any number of `chunk`, then `finish`. It is stored when the call answers OK; a stream
-        that ends without `finish` leaves nothing.
+        """Uploads one file: `start` (or `resume`), then any number of `chunk`, then `finish`. It is stored when the call answers
+        OK. A stream that ends without `finish` fails with UPLOAD_INCOMPLETE; what it brought is kept if the upload has a name,
+        and otherwise nothing is.
 
-        Retry: every call that is carried out makes a file of its own.
-        Reasons: FILE_TOO_LARGE, CHUNK_CORRUPT, OFFSET_MISMATCH, SIZE_MISMATCH, CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE,
-        UPLOAD_OUT_OF_TURN, STORE_UNAVAILABLE.
+        An upload that is resumed goes on at any offset up to what the server has. Bytes that it has already are passed over,
+        and compared where a whole part of them comes again. Who resumes last has the upload: another stream that still sends to
+        it gets UPLOAD_TAKEN_OVER.
+
+        Retry: safe for an upload with a name: `finish` of one that is a file already answers with the file. A `start` without
+        `request_id` makes a file of its own each time.
+        Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
+        CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -87,10 +185,11 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_file_service_pb2.UploadFilesResponse]:
         """Uploads several files over one stream, one after the other or interleaved; `key` tells them apart. Each is answered
         with `completed` or `rejected`, and a rejection never ends the others: what still comes of a rejected file is passed
-        over. The server ends the stream once the client has half-closed and every file is answered; a file that has no
-        `finish` by then is rejected with UPLOAD_INCOMPLETE.
+        over. An upload with a name is besides answered with `ack`, at its beginning and whenever more of it is kept. The server
+        ends the stream once the client has half-closed and every file is answered; a file that has no `finish` by then is
+        rejected with UPLOAD_INCOMPLETE. Everything else is as with UploadFile.
 
-        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS.
+        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -99,10 +198,11 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.DownloadFileRequest,
         context: _aio.ServicerContext[_file_service_pb2.DownloadFileRequest, _abc.AsyncIterator[_file_service_pb2.DownloadFileResponse]],
     ) -> _abc.AsyncIterator[_file_service_pb2.DownloadFileResponse]:
-        """Downloads a file or a part of it: first the file's metadata, then its bytes in order. Bytes are verified against the
-        stored checksums before they are sent.
+        """Downloads a file or a part of it: first the file's metadata, then its bytes in order, then a trailer with the checksum of
+        what was sent. Bytes are verified against the stored checksums before they are sent. A download that was cut goes on
+        with the offset behind the last byte received.
 
-        Reasons: FILE_NOT_FOUND, RANGE_INVALID, STORED_DATA_LOST, STORE_UNAVAILABLE.
+        Reasons: FILE_NOT_FOUND, RANGE_INVALID, ETAG_MISMATCH, STORED_DATA_LOST, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +219,23 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.ListFilesRequest,
         context: _aio.ServicerContext[_file_service_pb2.ListFilesRequest, _abc.Awaitable[_file_service_pb2.ListFilesResponse]],
     ) -> _abc.Awaitable[_file_service_pb2.ListFilesResponse]:
-        """The caller's files, newest first, page by page (AIP-158). Reasons: PAGE_TOKEN_INVALID."""
+        """The caller's files, newest first unless `order_by` says otherwise, page by page (AIP-158).
+
+        Reasons: FILTER_INVALID, PAGE_TOKEN_INVALID, VALIDATION_FAILED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateFile(
+        self,
+        request: _file_service_pb2.UpdateFileRequest,
+        context: _aio.ServicerContext[_file_service_pb2.UpdateFileRequest, _abc.Awaitable[_file_service_pb2.UpdateFileResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.UpdateFileResponse]:
+        """Changes the fields that `update_mask` names (AIP-134): a field that it names and that is unset is cleared, the others
+        stay as they are. The bytes of a file never change.
+
+        Retry: with an `etag` a repeat answers ETAG_MISMATCH once the first was carried out.
+        Reasons: FILE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID, VALIDATION_FAILED.
+        """
 
     @_abc_1.abstractmethod
     def DeleteFile(
@@ -127,9 +243,33 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.DeleteFileRequest,
         context: _aio.ServicerContext[_file_service_pb2.DeleteFileRequest, _abc.Awaitable[_file_service_pb2.DeleteFileResponse]],
     ) -> _abc.Awaitable[_file_service_pb2.DeleteFileResponse]:
-        """Deletes a file. It is not shown any more from then on; the worker removes its bytes.
+        """Deletes a file (AIP-164). From then on it is shown only by ListFiles with `show_deleted`, and can be undeleted until its
+        `purge_time`, at which it is gone for good with its bytes. Until then it counts against the quota.
 
-        Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND.
+        Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND, ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteFile(
+        self,
+        request: _file_service_pb2.UndeleteFileRequest,
+        context: _aio.ServicerContext[_file_service_pb2.UndeleteFileRequest, _abc.Awaitable[_file_service_pb2.UndeleteFileResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.UndeleteFileResponse]:
+        """Takes back a deletion: the file is as it was.
+
+        Retry: a repeat answers FILE_NOT_DELETED. Reasons: FILE_NOT_FOUND, FILE_NOT_DELETED.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeFile(
+        self,
+        request: _file_service_pb2.PurgeFileRequest,
+        context: _aio.ServicerContext[_file_service_pb2.PurgeFileRequest, _abc.Awaitable[_file_service_pb2.PurgeFileResponse]],
+    ) -> _abc.Awaitable[_file_service_pb2.PurgeFileResponse]:
+        """Removes a file for good, deleted before or not. It does not count against the quota any more; the worker removes its
+        bytes.
+
+        Retry: a repeat answers FILE_NOT_FOUND. Reasons: FILE_NOT_FOUND, ETAG_MISMATCH.
         """
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _aio.Server) -> None: ...
