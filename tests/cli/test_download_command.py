@@ -119,6 +119,11 @@ async def test_what_is_there_is_not_overwritten(parley: Parley, script: Scripted
     assert (folder / "data.txt").is_symlink()
     assert (await download(parley, script, id_, "--force")).code == 0
     assert found(folder) == {"data.txt": DATA}
+    fifo = folder / "fifo"
+    await asyncio.to_thread(os.mkfifo, fifo)
+    ended = await download(parley, script, id_, "--output", "fifo", "--force")
+    assert ended == Ended(1, "", f"parley: {id_}: fifo is no regular file\n")
+    fifo.unlink()
     (folder / "data.txt").unlink()
     ended = await download(parley, script, id_, twin, "--parallel", "1")
     assert (ended.code, ended.stdout) == (1, "data.txt\n")

@@ -4,9 +4,18 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
+
+from services.cli.client.ending import Failed
 
 R = TypeVar("R")
+
+
+def descriptor_of(stream: TextIO | None, name: str) -> int:
+    """That of stdin or stdout. Raises Failed if the process was started without it."""
+    if stream is None:
+        raise Failed(f"{name} is closed")
+    return stream.fileno()
 
 
 def in_the_background(work: Callable[[], R]) -> "asyncio.Future[R]":

@@ -15,6 +15,7 @@ from services.cli.client.ending import EXIT_USAGE, Failed
 from services.cli.client.patience import Patience
 from services.cli.client.profiles import config_folder
 from services.cli.client.writing import as_json
+from services.cli.files.blocking import descriptor_of
 from services.cli.files.insisting import Pace, insisting, is_passing
 from services.cli.files.kept import Kept, remove_old
 from services.cli.files.names import as_text, plain_name, shown
@@ -69,7 +70,7 @@ class Downloads:
         self._screen.expect(span[1] - span[0])
         if self._what.output == STDOUT:
             with self._screen.bar(plain_name(file.filename, file.id), span[1] - span[0], 0) as bar:
-                stdout = Stdout(sys.stdout.fileno())
+                stdout = Stdout(descriptor_of(sys.stdout, "stdout"))
                 await Receiving(
                     self._caller, file, span, stdout, bar=bar, patience=patience, pace=self._pace
                 ).to_the_end()
@@ -114,7 +115,7 @@ def check_output(what: What) -> None:
     if what.output == STDOUT:
         if len(set(what.ids)) > 1:
             raise Failed("only one file can go to stdout", code=EXIT_USAGE)
-        if sys.stdout.isatty() and not what.force:
+        if os.isatty(descriptor_of(sys.stdout, "stdout")) and not what.force:
             raise Failed("stdout is a terminal, which a file could command: --force writes to it", code=EXIT_USAGE)
     elif not Path(what.output).is_dir() and (len(set(what.ids)) > 1 or what.output.endswith("/")):
         raise Failed(f"--output {shown(what.output)} is no folder", code=EXIT_USAGE)

@@ -1,6 +1,7 @@
 """What is seen of transfers: bars on a terminal, and what is said of each."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from services.cli.client.ending import Failed
 from services.cli.client.writing import one_line, printable
+from services.cli.files.blocking import descriptor_of
 
 NAME_CHARACTERS = 30
 NOTE_CHARACTERS = 300
@@ -75,10 +77,14 @@ class Screen:
         """A transfer was carried out: a line for people, or a value for programs."""
         if self._as_json:
             text = json.dumps(value, ensure_ascii=False)
-        if self._console.is_terminal and sys.stdout.isatty():
+        stdout = descriptor_of(sys.stdout, "stdout")
+        if self._console.is_terminal and os.isatty(stdout):
             self._console.print(Text(text))  # above the bars
-        else:
-            print(text, flush=True)
+            return
+        try:
+            os.write(stdout, f"{text}\n".encode())
+        except OSError as error:
+            raise Failed(f"stdout cannot be written: {error.strerror}: {text}") from error
 
     def failed(self, name: str, failure: Failed) -> None:
         """A transfer has failed."""

@@ -199,9 +199,9 @@ class PipeSource:
         """As much as there is at once, at least a byte; none at the end."""
         try:
             taken = bytearray()
-            while not taken or (
-                len(taken) < CHUNK_BYTES and select.select([self._descriptor], (), (), MORE_SECONDS)[0]
-            ):
+            while len(taken) < CHUNK_BYTES:
+                if not select.select([self._descriptor], (), (), MORE_SECONDS if taken else None)[0]:
+                    break
                 more = os.read(self._descriptor, CHUNK_BYTES - len(taken))
                 if not more:
                     self._saw_end = True

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import select
 import stat
 from hashlib import sha256
 from pathlib import Path
@@ -90,9 +91,13 @@ class PartFile:
         os.close(self._descriptor)
 
     def _refuse_to_overwrite(self) -> None:
-        if self.path.is_dir() and not self.path.is_symlink():
-            raise Failed(f"{shown(self.path)} is a folder")
-        if os.path.lexists(self.path) and not self._force:
+        try:
+            kind = self.path.lstat().st_mode
+        except OSError:
+            return  # Whatever it is that is wrong, opening the part tells.
+        if not stat.S_ISREG(kind) and not stat.S_ISLNK(kind):  # a folder, or a device such as /dev/null
+            raise Failed(f"{shown(self.path)} is no regular file")
+        if not self._force:
             raise Failed(f"{shown(self.path)} is there already: --force overwrites it")
 
     def _open(self) -> int:
@@ -105,11 +110,13 @@ class PartFile:
     def _take_hold(self, download: dict[str, Any]) -> None:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found, there = os.fstat(self._descriptor), os.lstat(self.part)
+        except BlockingIOError:
+            raise Failed(f"another command is writing {shown(self.part)}") from None
         except OSError as error:
-            raise Failed(f"another command is writing {shown(self.part)}") from error
-        if not stat.S_ISREG(found.st_mode) or found.st_ino != there.st_ino:
-            raise Failed(f"{shown(self.part)} is no regular file")
+            raise Failed(f"{shown(self.part)} cannot be locked: {error.strerror}") from error
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode) or not found.st_nlink:
+            raise Failed(f"{shown(self.part)} is no regular file, or another command has just had it")
         if found.st_size and self._kept.read() != download:
             if not self._force:
                 raise Failed(
@@ -126,6 +133,7 @@ class PartFile:
 
     def _put_in_place(self) -> None:
         os.fsync(self._descriptor)
+        self._refuse_to_overwrite()
         if self._force:
             self.part.replace(self.path)
         else:
@@ -173,4 +181,5 @@ class Stdout:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
+            select.select((), [self._descriptor], ())  # whoever opened it may have made it one that does not block
             view = view[os.write(self._descriptor, view) :]

@@ -18,6 +18,7 @@ from services.cli.client.patience import Patience
 from services.cli.client.profiles import config_folder
 from services.cli.client.writing import as_json
 from services.cli.files.begun import BegunUpload, is_hopeless
+from services.cli.files.blocking import descriptor_of
 from services.cli.files.insisting import Pace, insisting, is_passing, reason
 from services.cli.files.kept import Kept, remove_old
 from services.cli.files.names import as_text, shown
@@ -51,7 +52,7 @@ async def upload_files(caller: Caller, what: What, screen: Screen, *, parallel: 
     patience = Patience(screen.note, seconds)
     files = FileServiceStub(caller.channel)
     limits = await insisting(patience, partial(caller.call, files.GetUploadLimits, pb2.GetUploadLimitsRequest()))
-    pace = Pace(max(limits.idle_timeout.ToMilliseconds() / 2000, 0.1), seconds)
+    pace = Pace(limits.idle_timeout.ToMilliseconds() / 2000, seconds)
     folder = config_folder(os.environ) / "uploads"
     await asyncio.to_thread(remove_old, folder)
     uploads = Uploads(caller, what, screen, pace, folder, await caller.user_id())
@@ -86,7 +87,7 @@ class Uploads:
 
     async def upload(self, path: str) -> None:
         """Upload a file, or stdin, and show what is stored. Raises Failed."""
-        source = PipeSource(sys.stdin.fileno()) if path == STDIN else FileSource(Path(path))
+        source = PipeSource(descriptor_of(sys.stdin, "stdin")) if path == STDIN else FileSource(Path(path))
         try:
             upload = self._begin(path, source)
             try:
