@@ -19,7 +19,7 @@ from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from services.cli.client.caller import Caller
 from services.cli.client.ending import Failed
 from services.cli.client.patience import Patience
-from services.cli.files.insisting import insisting, reason
+from services.cli.files.insisting import insisting, is_passing, reason
 from services.cli.files.kept import Kept
 from services.kit.errors import RequestIdReused
 
@@ -60,7 +60,7 @@ class BegunUpload:
         self._version = version
         known = kept.read() if kept else {}
         self._id, self._name = str(known.get("upload_id", "")), str(known.get("request_id", ""))
-        self.is_known = bool(self._id and self._name) and known.get("version") == version
+        self.is_known = bool(self._name) and known.get("version") == version
         """Whether an earlier run has begun it."""
         self.has_changed = bool(self._id) and not self.is_known
         """Whether an earlier run has begun one of another version."""
@@ -75,6 +75,8 @@ class BegunUpload:
             try:
                 upload = await insisting(patience, self._create)
             except Failed as failure:
+                if not self.is_known and not is_passing(failure):
+                    self.forget()
                 if not self.is_known or failure.reason not in _GONE:
                     raise
                 self.is_known, self._name = False, str(uuid.uuid4())
@@ -103,6 +105,8 @@ class BegunUpload:
         return upload
 
     async def _cancel(self) -> None:
+        if not self._id:
+            return
         request = pb2.CancelUploadRequest(id=self._id)
         with suppress(Failed, TimeoutError, grpc.aio.AioRpcError):
             async with asyncio.timeout(CANCEL_SECONDS):

@@ -122,7 +122,7 @@ class Uploads:
             self._screen.note(f"{name} has changed since it was begun: it is sent from its beginning")
         try:
             created = await upload.create(patience)
-            if upload.is_known:
+            if created.persisted_size:
                 self._screen.note(f"{name}: resumed at {size_text(created.persisted_size)}")
             with self._screen.bar(name, source.size, created.persisted_size) as bar:
                 sending = Sending(self._caller, source, created, bar=bar, patience=patience, pace=self._pace)
