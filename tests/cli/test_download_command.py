@@ -12,6 +12,7 @@ import pytest
 
 from services.kit.errors import ShuttingDown, TokenExpired
 from tests.cli.parley_process import Ended, Parley, Running
+from tests.cli.relay import Relay
 from tests.cli.scripted_files import CHUNK, Fault, ScriptedFiles
 
 pytestmark = pytest.mark.slow
@@ -197,6 +198,24 @@ async def test_a_stream_that_breaks_or_brings_damaged_bytes_is_taken_up(
     assert ended.code == 0
     assert script.asked_for == [0, MIB, 2 * MIB, 3 * MIB]
     assert found(folder) == {"data.txt": DATA}
+
+
+async def test_a_service_that_goes_away_and_comes_back_gives_the_rest(
+    parley: Parley, script: ScriptedFiles, folder: Path
+) -> None:
+    id_ = script.add(DATA, "data.txt")
+    async with Relay(script.address).running() as relay:
+        relay.hold_after(2 * MIB)
+        run = await parley.begin("download", id_, "--target", relay.address, **TOKEN)
+        await asyncio.wait_for(relay.is_held.wait(), 20)
+        await relay.go_away()
+        assert "trying again" in await run.line()
+        relay.let_go()
+        await relay.come_back()
+        ended = await run.ended()
+    assert ended.code == 0
+    assert found(folder) == {"data.txt": DATA}
+    assert script.asked_for[0] == 0 < script.asked_for[-1]
 
 
 async def test_a_token_that_expires_in_the_middle_is_renewed(

@@ -12,6 +12,7 @@ import pytest
 
 from services.kit.errors import Aborted, Overloaded, ShuttingDown, TokenExpired
 from tests.cli.parley_process import Ended, Parley, Running
+from tests.cli.relay import Relay
 from tests.cli.scripted_files import PART, Fault, ScriptedFiles
 from tests.support import until
 
@@ -185,6 +186,36 @@ async def test_a_stream_that_breaks_is_taken_up_where_the_server_has_it(
     assert ended.stderr.count("trying again") == 2  # for what has come on meanwhile has begun anew
     assert script.stored() == [DATA]
     assert script.received == len(DATA)
+
+
+async def test_a_service_that_goes_away_and_comes_back_gets_the_rest(
+    parley: Parley, script: ScriptedFiles, data: Path
+) -> None:
+    async with Relay(script.address).running() as relay:
+        relay.hold_after(4 * MIB)
+        run = await parley.begin("upload", str(data), "--target", relay.address, **TOKEN)
+        await asyncio.wait_for(relay.is_held.wait(), 20)
+        await relay.go_away()
+        assert "trying again" in await run.line()
+        relay.let_go()
+        await relay.come_back()
+        ended = await run.ended()
+    assert ended.code == 0
+    assert script.stored() == [DATA]
+    assert script.received < len(DATA) + MIB
+
+
+async def test_who_resumes_last_has_the_upload(parley: Parley, script: ScriptedFiles, data: Path) -> None:
+    held = Fault(2 * MIB, TakenOver(), hold=True, in_band=True)
+    script.faults = [held]
+    first = await begin(parley, script, data)
+    await asyncio.wait_for(held.is_reached.wait(), 20)
+    second = await upload(parley, script, data)
+    assert (second.code, second.stderr) == (0, f"{data}: resumed at 2.1 MB\n")
+    held.goes_on.set()
+    ended = await first.ended()
+    assert ended == Ended(1, "", f"parley: {data}: another command has gone on with this upload\n")
+    assert script.stored() == [DATA]
 
 
 async def test_a_token_that_expires_in_the_middle_is_renewed(
