@@ -66,16 +66,17 @@ class Relay:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         host, _, port = self._target.rpartition(":")
-        with suppress(OSError):
-            behind, before = await asyncio.open_connection(host, int(port))
-            ends = {writer, before}
-            self._writers |= ends
-            try:
+        ends = {writer}
+        try:
+            with suppress(OSError):
+                behind, before = await asyncio.open_connection(host, int(port))
+                ends.add(before)
+                self._writers |= ends
                 await asyncio.gather(self._forward(reader, before), self._forward(behind, writer))
-            finally:
-                self._writers -= ends
-                for end in ends:
-                    end.transport.abort()
+        finally:
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

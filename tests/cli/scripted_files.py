@@ -13,8 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from parley.file.v1 import file_service_pb2 as pb2
-from services.file.errors import FileNotFound
-from services.kit.errors import DomainError, NotFound
+from services.file.errors import FileNotFound, UploadNotFound
+from services.kit.errors import DomainError
 from services.kit.ids import uuid7
 from services.kit.status import code_of, to_rpc_status, to_stream_status
 
@@ -22,12 +22,6 @@ SERVICE = "parley.file.v1.FileService"
 PART = 256 * 1024
 CHUNK = 64 * 1024
 DRAIN_SECONDS = 0.3
-
-
-class UploadNotFound(NotFound):
-    """There is no such upload."""
-
-    reason = "UPLOAD_NOT_FOUND"
 
 
 @dataclass

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.errors import Aborted, Overloaded, ShuttingDown, TokenExpired
+from services.file.errors import UploadTakenOver
+from services.kit.errors import Overloaded, ShuttingDown, TokenExpired
 from tests.cli.parley_process import Ended, Parley, Running
 from tests.cli.relay import Relay
 from tests.cli.scripted_files import PART, Fault, ScriptedFiles
@@ -22,12 +23,6 @@ MIB = 1024 * 1024
 DATA = os.urandom(6 * MIB + 12_345)
 TOKEN = {"PARLEY_TOKEN": "a.e30.c"}
 AGAIN = "the same command again goes on with it"
-
-
-class TakenOver(Aborted):
-    """Another stream has resumed the upload since."""
-
-    reason = "UPLOAD_TAKEN_OVER"
 
 
 @pytest.fixture
@@ -136,7 +131,7 @@ async def test_the_next_run_goes_on_where_one_was_ended(
 async def test_a_file_that_is_another_one_by_the_next_run_is_sent_from_its_beginning(
     parley: Parley, script: ScriptedFiles, data: Path
 ) -> None:
-    script.faults = [Fault(2 * MIB, TakenOver(), in_band=True)]
+    script.faults = [Fault(2 * MIB, UploadTakenOver(), in_band=True)]
     ended = await upload(parley, script, data)
     assert ended == Ended(1, "", f"parley: {data}: another command has gone on with this upload\n")
     (first,) = script.uploads
@@ -165,7 +160,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_not_stored(
 async def test_an_upload_that_the_server_does_not_know_any_more_begins_anew(
     parley: Parley, script: ScriptedFiles, data: Path
 ) -> None:
-    script.faults = [Fault(2 * MIB, TakenOver(), in_band=True)]
+    script.faults = [Fault(2 * MIB, UploadTakenOver(), in_band=True)]
     await upload(parley, script, data)
     (first,) = script.uploads
     script.expired.add(script.uploads.pop(first).start.request_id)
@@ -206,7 +201,7 @@ async def test_a_service_that_goes_away_and_comes_back_gets_the_rest(
 
 
 async def test_who_resumes_last_has_the_upload(parley: Parley, script: ScriptedFiles, data: Path) -> None:
-    held = Fault(2 * MIB, TakenOver(), hold=True, in_band=True)
+    held = Fault(2 * MIB, UploadTakenOver(), hold=True, in_band=True)
     script.faults = [held]
     first = await begin(parley, script, data)
     await asyncio.wait_for(held.is_reached.wait(), 20)
