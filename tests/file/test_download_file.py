@@ -102,7 +102,9 @@ async def test_nothing_is_sent_of_a_file_with_another_etag(
 ) -> None:
     ann = as_user("ann")
     assert (await download(files, ann, stored.id, if_etag=stored.etag))[1] == DATA
-    request = pb2.UpdateFileRequest(id=stored.id, file=pb2.FilePatch(filename="other"), update_mask=FieldMask(paths=["filename"]))
+    request = pb2.UpdateFileRequest(
+        id=stored.id, file=pb2.FilePatch(filename="other"), update_mask=FieldMask(paths=["filename"])
+    )
     changed = (await files.UpdateFile(request, metadata=ann)).file
     call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id, if_etag=stored.etag), metadata=ann)
     with raises_status(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
