@@ -75,19 +75,21 @@ async def _downloaded(suite: Suite, person: Person, file_id: str, offset: int = 
     download = suite.file.DownloadFile(request, metadata=person.metadata, timeout=STREAM_SECONDS)
     parts: list[bytes] = []
     position = offset
-    first = True
+    kinds: list[str] = []
     try:
         async for response in download:
-            expect(response.WhichOneof("content"), "file" if first else "chunk", "the kind of a message")
-            if not first:
+            kinds.append(response.WhichOneof("content") or "")
+            if kinds[-1] == "chunk":
                 chunk = response.chunk
                 expect(chunk.offset, position, "the offset of a chunk")
                 expect(google_crc32c.value(chunk.data), chunk.crc32c, "the crc32c of a chunk")
                 parts.append(chunk.data)
                 position += len(chunk.data)
-            first = False
+            elif kinds[-1] == "trailer":
+                expect(response.trailer.size_bytes, position - offset, "the size in the trailer")
     finally:
         download.cancel()
+    expect(kinds, ["file", *["chunk"] * len(parts), "trailer"], "the order of the messages")
     return b"".join(parts)
 
 
