@@ -40,10 +40,11 @@ def rotate(
 
 
 def _operate(work: Callable[[SigningKeys], Awaitable[None]]) -> None:
+    from services.auth.settings import AuthSettings
     from services.auth.wiring import open_signing_keys
     from services.cli.operation import operate
 
-    operate("keys", open_signing_keys, work)
+    operate("keys", AuthSettings, open_signing_keys, work)
 
 
 async def _list(keys: SigningKeys) -> None:

@@ -10,15 +10,15 @@ from typing import TypeVar
 from psycopg.errors import InsufficientPrivilege, UndefinedTable
 from sqlalchemy.exc import ProgrammingError
 
-from services.auth.settings import AuthSettings
 from services.cli.installation import load_operator_settings
 from services.kit.errors import DomainError
 from services.kit.logs import configure_logging
 from services.kit.process import refuse
-from services.kit.settings import SettingUnusable
+from services.kit.settings import DatabaseSettings, SettingUnusable
 
 O = TypeVar("O")  # noqa: E741  # what is opened
 R = TypeVar("R")
+S = TypeVar("S", bound=DatabaseSettings)
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -27,15 +27,16 @@ DATABASE_SECONDS = 8.0
 
 def operate(
     name: str,
-    opening: Callable[[AuthSettings], AbstractAsyncContextManager[O]],
+    kind: type[S],
+    opening: Callable[[S], AbstractAsyncContextManager[O]],
     work: Callable[[O], Awaitable[R]],
 ) -> R:
-    """Do something with what auth's wiring opens, and answer with what came of it.
+    """Do something with what a service's wiring opens with its settings, and answer with what came of it.
 
     Where that fails the process ends, after one line on stderr for each thing that is wrong.
     """
-    settings = load_operator_settings(AuthSettings)
-    # What is done is said by the command, and taken down in the audit log.
+    settings = load_operator_settings(kind)
+    # What is done is said by the command, and where it is about accounts taken down in the audit log.
     configure_logging(settings.model_copy(update={"log_level": "error"}), name)
 
     async def work_on_database() -> R:

@@ -30,6 +30,7 @@ def create_admin(
     ] = False,
 ) -> None:
     """Make a user an administrator. One that there is keeps its password; else a new one is registered."""
+    from services.auth.settings import AuthSettings
     from services.auth.wiring import open_administration
     from services.cli.operation import operate
 
@@ -49,17 +50,18 @@ def create_admin(
         created = await admins.create(email, password, full_name)
         return f"{created.email} is registered, and is an administrator"
 
-    if said := operate("user", open_administration, grant):
+    if said := operate("user", AuthSettings, open_administration, grant):
         print(said)
         return
     password = _first_line() if password_stdin else _asked()
     _check(email, password, full_name)
-    print(operate("user", open_administration, create))
+    print(operate("user", AuthSettings, open_administration, create))
 
 
 @user.command("remove-admin")
 def remove_admin(email: Email) -> None:
     """Let a user be no administrator any more. Its sessions end; it can sign in again."""
+    from services.auth.settings import AuthSettings
     from services.auth.wiring import open_administration
     from services.cli.operation import operate
 
@@ -70,7 +72,7 @@ def remove_admin(email: Email) -> None:
         said = "is no administrator any more, and its sessions have ended" if was else "is no administrator"
         return f"{removed.email} {said}", await admins.count()
 
-    said, left = operate("user", open_administration, remove)
+    said, left = operate("user", AuthSettings, open_administration, remove)
     print(said)
     if not left:
         sys.stderr.write("parley: there is no administrator now: `parley user create-admin` makes one\n")

@@ -21,6 +21,18 @@ class FileNotFound(NotFound):
     reason = "FILE_NOT_FOUND"
 
 
+class FileNotDeleted(FailedPrecondition):
+    """The file is not deleted."""
+
+    reason = "FILE_NOT_DELETED"
+
+
+class EtagMismatch(Aborted):
+    """The file is not the one whose etag was sent; read it again and repeat."""
+
+    reason = "ETAG_MISMATCH"
+
+
 class FileTooLarge(ResourceExhausted):
     """The file is larger than this server takes."""
 

@@ -3,7 +3,8 @@
 A servicer's method sees a valid message and a `Call`, and knows nothing of gRPC:
 
     unary          async def GetAgent(self, request, call) -> response
-    server stream  def DownloadFile(self, request, call) -> AsyncIterator of responses (an async generator)
+    server stream  def DownloadFile(self, request, call) -> AsyncIterator of responses (an async generator); one that is
+                   serialised already may come as bytes
     client stream  async def UploadFile(self, requests: Requests, call) -> response
     bidi           async def Connect(self, stream: Stream, call) -> None
 """

@@ -1,6 +1,6 @@
 """Page tokens: where a list goes on (AIP-158), good for that list and those arguments only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -12,6 +12,8 @@ from services.kit import base64url
 from services.kit.errors import PageTokenInvalid
 
 MAX_PAGE_SIZE = 100
+# A gRPC client takes 4 MiB by default, and a hundred items can have far more.
+MAX_LIST_BYTES = 3 * 1024 * 1024
 _ID_BYTES = 16
 _CHECK_BYTES = 8
 
@@ -68,6 +70,12 @@ def fitting(messages: Sequence[M], max_bytes: int) -> Sequence[M]:
         if size > max_bytes and index:
             return messages[:index]
     return messages
+
+
+def token_behind(list_name: str, page: Page[T], shown: int, id_of: Callable[[T], UUID]) -> str:
+    """The token for what comes behind the items that are shown: of large ones fewer than the page has."""
+    after = page.next_after if shown == len(page.items) else id_of(page.items[shown - 1])
+    return next_page_token(list_name, after, page.keys[shown - 1] if page.keys else ())
 
 
 def _opened(list_name: str, token: str) -> tuple[UUID, Sequence[str]]:

@@ -72,6 +72,9 @@ class FaultyStore:
     def get(self, key: str) -> bytes:
         return self._faults.around(lambda: self._store.get(key))
 
+    def read(self, key: str, sizes: Sequence[int]) -> Iterator[bytes]:
+        return iter(self._faults.around(lambda: list(self._store.read(key, sizes))))
+
     def delete(self, keys: Sequence[str]) -> None:
         self._faults.around(lambda: self._store.delete(keys))
 

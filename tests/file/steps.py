@@ -19,6 +19,9 @@ KIB, MIB = 2**10, 2**20
 PART = 64 * KIB
 DEADLINE = 20.0
 
+LATER = "UPDATE file.uploads SET update_time = update_time - interval '2 minutes'"
+"""From then on nothing is on its way to the store any more that was discarded before."""
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -70,15 +73,20 @@ async def upload(files: FileServiceStub, metadata: Metadata, requests: Iterable[
 
 
 async def download(files: FileServiceStub, metadata: Metadata, file_id: str, **fields: Any) -> tuple[pb2.File, bytes]:
-    """The file and the bytes that came, each chunk of which is checked."""
+    """The file and the bytes that came, each chunk of which is checked, and all by what the trailer says."""
     call = files.DownloadFile(pb2.DownloadFileRequest(id=file_id, **fields), metadata=metadata, timeout=DEADLINE)
     responses = [response async for response in call]
     assert responses[0].WhichOneof("content") == "file"
+    assert responses[-1].WhichOneof("content") == "trailer"
     received, offset = b"", fields.get("offset", 0)
-    for response in responses[1:]:
+    if offset < 0:
+        offset = max(0, responses[0].file.size_bytes + offset)
+    for response in responses[1:-1]:
         assert response.chunk.offset == offset + len(received)
         assert response.chunk.crc32c == google_crc32c.value(response.chunk.data)
         received += response.chunk.data
+    trailer = responses[-1].trailer
+    assert (trailer.size_bytes, trailer.crc32c) == (len(received), google_crc32c.value(received))
     return responses[0].file, received
 
 

@@ -6,9 +6,8 @@ from parley.agent.v1 import agent_service_pb2 as pb2
 from services.agent.domain.agents import Agents
 from services.agent.mapping.agents import to_changes, to_draft, to_message, to_revision
 from services.agent.mapping.values import to_uuid
-from services.agent.servicer.lists import MAX_LIST_BYTES, token_behind
 from services.kit.calls import Call
-from services.kit.pages import fitting, read_page
+from services.kit.pages import MAX_LIST_BYTES, fitting, read_page, token_behind
 
 
 class AgentServicer:

@@ -9,9 +9,8 @@ from services.agent.domain.watching import Watching
 from services.agent.mapping.events import to_responses
 from services.agent.mapping.executions import to_draft, to_execution
 from services.agent.mapping.values import to_uuid
-from services.agent.servicer.lists import MAX_LIST_BYTES, token_behind
 from services.kit.calls import Call
-from services.kit.pages import fitting, read_page
+from services.kit.pages import MAX_LIST_BYTES, fitting, read_page, token_behind
 
 
 class ExecutionServicer:

@@ -51,7 +51,7 @@ class Hashing:
         return self._digest
 
     def follow(self, offset: int, runs: Sequence[bytes]) -> asyncio.Task[None] | None:
-        """Hash bytes that follow all before; None if they are read back later. The bytes stay as they are until then."""
+        """Hash bytes that follow all before; None if they are read back later."""
         self._expected = offset + sum(map(len, runs))
         if self.is_behind:
             return None

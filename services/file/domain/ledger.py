@@ -37,8 +37,8 @@ class Claim:
 class Ledger:
     """Records the progress of one upload. All of it raises DatabaseUnavailable, and what it says.
 
-    `record`, `mark` and `publish` raise UploadTakenOver, UploadNotFound or CallTooLong when somebody else has the upload
-    now, or nobody: nothing is changed then.
+    `record`, `mark` and `publish` raise UploadTakenOver, UploadNotFound or CallTooLong when somebody else has the
+    upload now, or nobody: nothing is changed then.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Ledger:
         return is_held
 
     async def discard(self) -> None:
-        """The stream is over, and so is the upload, unless it is a file by now. What cannot be removed the sweep finds."""
+        """The stream is over, and so is the upload unless it is a file. What cannot be removed the sweep finds."""
         if not self.is_recorded:
             return
         try:

@@ -55,9 +55,7 @@ class PartWriter:
         self._keys: list[str] = []
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
-        self._has_failed = False
-        self._lost: DomainError | None = None
-        """Why nothing can be noted any more."""
+        self._failure: BaseException | None = None
 
     @property
     def upload_id(self) -> UUID:
@@ -83,9 +81,9 @@ class PartWriter:
     def digest(self) -> Digest | None:
         """What is known of the bytes that are noted as durable, for whoever goes on; None if nothing is.
 
-        What is stored beyond may have been given up by another writer since, and have come again otherwise.
+        Those that are stored beyond may be given up, and others come in their place.
         """
-        return self._hashing.at(self.noted)
+        return self._hashing.at(self._ledger.marked)
 
     async def add(self, data: bytes) -> None:
         """Take the bytes that follow.
@@ -95,8 +93,7 @@ class PartWriter:
         """
         while self._storing and self._storing[0][1].done():
             await self._settle_one()
-        if self._lost is not None:
-            raise self._lost
+        self._check_going()
         if self._ledger.is_quiet:
             await self._mark()
         while data:
@@ -109,14 +106,13 @@ class PartWriter:
                 await self._flush()
 
     async def close(self) -> Digest:
-        """Store what is left. All is durable on return, which is what holds of all bytes. Raises as `add`, StoredDataLost."""
+        """Store what is left. It is durable on return, which says what holds of it. Raises as `add`, StoredDataLost."""
         if not self._ledger.is_recorded and not self._storing and self._filling.size:
             return await self._store_single()
         await self._flush(is_last=True)
         while self._storing:
             await self._settle_one()
-        if self._lost is not None:  # Then the last parts were not even stored.
-            raise self._lost
+        self._check_going()
         return await self._hashing.complete()
 
     async def publish(self, file: StoredFile) -> None:
@@ -151,12 +147,17 @@ class PartWriter:
         offset, size, crc32c, runs = self._filling.taken()
         self._filling = Filling(size)
         self._single = Part(offset, size, crc32c, key)
+        # It is not cancelled with its caller: what comes to the store after `discard` nobody would know of.
+        self._storing.append((self._single, asyncio.create_task(self._put_single(self._single, runs))))
+        await self._settle_one()
+        return self._hashing.digest
+
+    async def _put_single(self, part: Part, runs: list[bytes]) -> None:
         try:
             with told_to_the_client(self.upload_id):
-                await self._store.put(self._single, runs, self._hashing.digest.take_one)
+                await self._store.put(part, runs, self._hashing.digest.take_one)
         finally:
-            self._memory.give_back(size)
-        return self._hashing.digest
+            self._memory.give_back(part.size_bytes)
 
     async def _make_room(self, amount: int) -> None:
         if self._memory.try_take(amount):
@@ -185,14 +186,13 @@ class PartWriter:
     ) -> None:
         try:
             async with self._turn:
-                if self._has_failed:
-                    return
+                self._check_going()
                 await self._ledger.record(part, self._persisted)
                 self._keys.append(part.key)
             with told_to_the_client(self.upload_id):
                 await self._store.put(part, runs, self._hashing.digest.take_one if by_itself else _unhashed)
-        except BaseException:
-            self._has_failed = True
+        except BaseException as error:
+            self._failure = error
             raise
         finally:
             if hashed is not None:
@@ -200,6 +200,10 @@ class PartWriter:
             runs.clear()
             self._memory.give_back(part.size_bytes)
         self._note_stored(part)
+
+    def _check_going(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _note_stored(self, part: Part) -> None:
         self._stored[part.offset_bytes] = part.end
@@ -216,8 +220,7 @@ class PartWriter:
                 with suppress(DatabaseUnavailable):
                     await self._mark()
         except DomainError as error:
-            self._has_failed = True
-            self._lost = error  # Somebody else has the upload: whoever adds the next bytes hears of it.
+            self._failure = error  # Somebody else has the upload: whoever stores the next part hears of it.
         finally:
             self._marking = None
 

@@ -1,20 +1,22 @@
 """Removing a user for good: the files' step of `services.kit.purge`."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
-from services.file.domain.removal import remove_discarded
+from services.file.domain.removal import remove_upload
 from services.file.repository.files import FileRows
 from services.file.repository.uploads import UploadRows
+from services.file.repository.usage import UsageRows
 from services.file.store import PartStore
 from services.kit.database import Database
 
 log = structlog.get_logger()
 
 ROWS_AT_A_TIME = 100
+_NO_NAME_IS_KEPT = datetime.max.replace(tzinfo=UTC)
 
 
 class Purge:
@@ -36,8 +38,10 @@ class Purge:
             files += forgotten
         while upload_ids := await self._discard_uploads(user):
             for upload_id in upload_ids:
-                await remove_discarded(self._db, self._store, upload_id, self._clock())
+                await remove_upload(self._db, self._store, upload_id, named_before=_NO_NAME_IS_KEPT)
             uploads += len(upload_ids)
+        async with self._db.transaction() as tx:
+            await UsageRows(tx).forget(user)
         log.info("user purged from files", user_id=user_id, files=files, uploads=uploads)
 
     async def _forget_files(self, user_id: UUID) -> int:

@@ -18,7 +18,7 @@ RESERVED_FOR = timedelta(hours=1)
 class Reserve:
     """Gives out names under which a part can be stored at once: that they may be used is in the database already.
 
-    They are recorded by blocks. What is not used within an hour is given up, and the sweep removes what is stored there.
+    They are recorded by blocks. What is not used within an hour is given up, and the sweep removes what is there.
     """
 
     def __init__(self, db: Database, *, clock: Callable[[], datetime]) -> None:

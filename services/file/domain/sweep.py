@@ -6,9 +6,8 @@ from uuid import UUID
 
 import structlog
 
-from services.file.domain.removal import NAMES_KEPT, remove_discarded
+from services.file.domain.removal import NAMES_KEPT, remove_discarded, remove_given_up, remove_reserved
 from services.file.repository.files import FileRows
-from services.file.repository.parts import PartRows
 from services.file.repository.uploads import UploadRows
 from services.file.store import PartStore, StoreFailed
 from services.kit.database import Database
@@ -25,8 +24,8 @@ class Sweep:
     """Removes bytes that nobody needs. Every piece of it may be broken off, repeated, and done by several at once.
 
     An upload is discarded first, and that is committed: from then on it can neither record a part nor become a file,
-    whichever process it runs in. A part that was recorded before may still be on its way, so its bytes and rows are
-    removed a while later.
+    whichever process it runs in. A part that was recorded before may still be on its way: rows and bytes are removed a
+    while later.
     """
 
     def __init__(self, db: Database, store: PartStore, *, clock: Callable[[], datetime]) -> None:
@@ -47,7 +46,7 @@ class Sweep:
             await UploadRows(tx).forget_removed(now - NAMES_KEPT)
 
     async def remove_deleted_files(self) -> None:
-        """Remove the bytes and rows of files that cannot be undeleted any more."""
+        """Remove the rows and bytes of files that can be undeleted no more."""
         now = self._clock()
         forgotten = ROWS_AT_A_TIME
         while forgotten == ROWS_AT_A_TIME:
@@ -58,19 +57,14 @@ class Sweep:
         await self._remove_discarded(now)
 
     async def _remove_given_up(self, now: datetime) -> None:
-        while True:
-            async with self._db.read() as tx:
-                given_up = await PartRows(tx).list_given_up(now - GRACE, ROWS_AT_A_TIME)
-            if not given_up:
-                return
-            try:
-                await self._store.delete([key for _, key in given_up])
-            except StoreFailed as error:  # They stay given up, and the next run tries again.
-                log.warning("store failed", cause=str(error))
-                return
-            async with self._db.transaction() as tx:
-                for upload_id, key in given_up:
-                    await PartRows(tx).delete(upload_id, [key])
+        try:
+            removed = await remove_given_up(self._db, self._store, now - GRACE)
+            removed += await remove_reserved(self._db, self._store, now, now - GRACE)
+        except StoreFailed as error:  # They stay listed, and the next run tries again.
+            log.warning("store failed", cause=str(error))
+            return
+        if removed:
+            log.info("parts removed that were given up", removed=removed)
 
     async def _remove_discarded(self, now: datetime) -> None:
         last = _BEFORE_ALL_IDS

@@ -87,7 +87,7 @@ class Uploads:
         await asyncio.shield(ending)
 
     async def settle(self) -> None:
-        """Wait for uploads that are being closed though their callers are gone, and let go of what is held for others."""
+        """Wait for uploads that are being closed though their callers are gone, and let go of what is reserved."""
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._singles.close()
 

@@ -87,17 +87,16 @@ def to_rejected(error: ValidationFailed) -> tuple[str, bool]:
     return request.key, request.WhichOneof("step") in ("start", "resume")
 
 
-def to_outcome(key: str, outcome: StoredFile | DomainError) -> pb2.UploadFilesResponse:
-    """The answer to one file of an UploadFiles stream."""
-    if isinstance(outcome, DomainError):
-        return pb2.UploadFilesResponse(key=key, rejected=to_stream_status(outcome))
-    return pb2.UploadFilesResponse(key=key, completed=to_message(outcome))
-
-
-def to_ack(key: str, progress: Progress) -> pb2.UploadFilesResponse:
-    """How far one upload of an UploadFiles stream is."""
-    ack = pb2.UploadAck(upload_id=str(progress.upload_id), persisted_size=progress.persisted_size)
-    return pb2.UploadFilesResponse(key=key, ack=ack)
+def to_answer(key: str, answer: StoredFile | DomainError | Progress) -> pb2.UploadFilesResponse:
+    """What is said of one file of an UploadFiles stream: its outcome, or how far it is."""
+    match answer:
+        case DomainError():
+            return pb2.UploadFilesResponse(key=key, rejected=to_stream_status(answer))
+        case Progress():
+            ack = pb2.UploadAck(upload_id=str(answer.upload_id), persisted_size=answer.persisted_size)
+            return pb2.UploadFilesResponse(key=key, ack=ack)
+        case _:
+            return pb2.UploadFilesResponse(key=key, completed=to_message(answer))
 
 
 def to_limits(

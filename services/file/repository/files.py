@@ -1,13 +1,13 @@
 """Files that are stored whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, bindparam, delete, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.file.models import FileChanges, FileTable, StoredFile
+from services.file.models import FileChanges, FileTable, Part, PartTable, StoredFile
 from services.kit.filters import Filter, caseless, moment, text
 from services.kit.listing import NewestFirst
 from services.kit.ordering import Order, Ordering, by_moment, by_number, by_text
@@ -37,7 +37,21 @@ ORDERING = Ordering(
 _FILE = tuple(getattr(FileTable, name) for name in StoredFile._fields)
 _OWNED = FileTable.user_id == bindparam("user_id")
 _PRESENT = FileTable.delete_time.is_(None)
-_GET = Prepared(select(*_FILE).where(FileTable.id == bindparam("id"), _PRESENT))
+_AMONG = FileTable.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+_FIND = Prepared(select(*_FILE).where(_AMONG, _PRESENT))
+_PART = tuple(getattr(PartTable, name) for name in Part._fields)
+_FIND_WITH_FIRST_PART = Prepared(
+    select(*_FILE, *_PART)
+    .outerjoin(
+        PartTable,
+        (PartTable.upload_id == FileTable.upload_id)
+        & (PartTable.offset_bytes == literal_column("0"))
+        & PartTable.dead_time.is_(None),
+    )
+    .where(_AMONG, _PRESENT)
+)
+_IS_KNOWN = select(FileTable.id).where(FileTable.id == bindparam("id"))
+_GET_FOR_UPDATE = select(*_FILE).where(FileTable.id == bindparam("id"), _OWNED, _PRESENT).with_for_update()
 _OF_UPLOAD = Prepared(select(*_FILE).where(FileTable.upload_id == bindparam("upload_id")))
 _DELETED_OR_NOT = select(*_FILE).where(FileTable.id == bindparam("id"), _OWNED).with_for_update()
 _LIST = NewestFirst(StoredFile._make, _FILE, _OWNED, _PRESENT)
@@ -52,9 +66,27 @@ class FileRows:
     def __init__(self, tx: AsyncConnection) -> None:
         self._tx = tx
 
-    async def get(self, file_id: UUID) -> StoredFile | None:
-        """The file of this id, whosever it is, unless it is deleted."""
-        row = await _GET.first(self._tx, {"id": file_id})
+    async def find(self, file_ids: Sequence[UUID]) -> Mapping[UUID, StoredFile]:
+        """The files that there are of these, whosever they are, but those that are deleted."""
+        rows = await _FIND.all(self._tx, {"ids": list(file_ids)})
+        return {file.id: file for file in map(StoredFile._make, rows)}
+
+    async def find_with_first_part(self, file_ids: Sequence[UUID]) -> Mapping[UUID, tuple[StoredFile, Part | None]]:
+        """The same, each with its first part; without one if none is listed."""
+        size = len(_FILE)
+        rows = await _FIND_WITH_FIRST_PART.all(self._tx, {"ids": list(file_ids)})
+        return {
+            row[0]: (StoredFile._make(row[:size]), None if row[size] is None else Part._make(row[size:]))
+            for row in rows
+        }
+
+    async def is_known(self, file_id: UUID) -> bool:
+        """Whether there is such a file, whosever it is, deleted or not."""
+        return (await self._tx.execute(_IS_KNOWN, {"id": file_id})).first() is not None
+
+    async def get_for_update(self, user_id: UUID, file_id: UUID) -> StoredFile | None:
+        """The user's file of this id unless it is deleted, locked until the transaction ends."""
+        row = (await self._tx.execute(_GET_FOR_UPDATE, {"id": file_id, "user_id": user_id})).first()
         return None if row is None else StoredFile._make(row)
 
     async def find_of_upload(self, upload_id: UUID) -> StoredFile | None:

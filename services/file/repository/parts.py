@@ -192,7 +192,7 @@ class PartRows:
         return set((await self._tx.execute(_LIVE, {"upload_id": upload_id, "keys": list(keys)})).scalars())
 
     async def list_from(self, upload_id: UUID, position: int, limit: int) -> list[Part]:
-        """Some parts of an upload in their order, from the one that holds the byte at `position`, without those given up."""
+        """Some parts of an upload in their order, from the one that holds `position`, without those given up."""
         rows = await _PARTS_FROM.all(self._tx, {"upload_id": upload_id, "position": position, "limit": limit})
         return [Part._make(row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Names of parts that are recorded before it is known which file they will be of, and files that are stored under one."""
+"""Names of parts that are recorded before it is known which file they will be of, and files stored under one."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,7 +31,9 @@ _PUBLISH = Prepared(
                 CAST(:content_types AS text[]), CAST(:sizes AS bigint[]), CAST(:sha256s AS bytea[]),
                 CAST(:crc32cs AS bigint[]), CAST(:sniffed AS text[]), CAST(:labels AS jsonb[]), CAST(:keys AS text[]),
                 CAST(:create_times AS timestamptz[])
-            ) AS item (id, upload_id, filename, content_type, size_bytes, sha256, crc32c, sniffed, labels, key, create_time)
+            ) AS item (
+                id, upload_id, filename, content_type, size_bytes, sha256, crc32c, sniffed, labels, key, create_time
+            )
         ), held AS (
             SELECT key FROM file.reserved_parts WHERE key = ANY(CAST(:keys AS text[])) AND NOT is_given_up FOR UPDATE
         ), good AS (
@@ -39,7 +41,8 @@ _PUBLISH = Prepared(
         ), room AS (
             INSERT INTO file.usage (user_id, bytes, files)
             SELECT CAST(:user_id AS uuid), sum(size_bytes), count(*) FROM good
-            HAVING count(*) > 0 AND sum(size_bytes) <= CAST(:max_bytes AS bigint) AND count(*) <= CAST(:max_files AS bigint)
+            HAVING count(*) > 0
+                AND sum(size_bytes) <= CAST(:max_bytes AS bigint) AND count(*) <= CAST(:max_files AS bigint)
             ON CONFLICT (user_id) DO UPDATE
             SET bytes = usage.bytes + excluded.bytes, files = usage.files + excluded.files
             WHERE usage.bytes + excluded.bytes <= CAST(:max_bytes AS bigint)

@@ -36,7 +36,7 @@ _GET = Prepared(select(*_USED).where(UsageTable.user_id == bindparam("user_id"))
 
 
 def room_for(more: Select[tuple[UUID, int, int]]) -> CTE:
-    """Count what a statement adds: `user_id`, `bytes`, `files`. No row comes of it, and nothing is counted, over a quota.
+    """Count what a statement adds: `user_id`, `bytes`, `files`. Over a quota nothing is, and no row comes.
 
     The limits are the values `max_bytes` and `max_files`.
     """

@@ -1,1 +1,1 @@
-"""`parley.file.v1.FileService`: protobuf in, one call of the domain, protobuf out."""
+"""`parley.file.v1.FileService`, in parts: protobuf in, one call of the domain, protobuf out."""

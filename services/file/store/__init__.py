@@ -7,6 +7,17 @@ from services.file.store.bucket import Bucket
 from services.file.store.folder import Folder
 from services.file.store.opening import open_parts
 from services.file.store.parts import PartStore
-from services.file.store.protocol import Buffer, PartLost, Store, StoredObject, StoreFailed
+from services.file.store.protocol import Buffer, PartLost, PartMissing, Store, StoredObject, StoreFailed
 
-__all__ = ["Bucket", "Buffer", "Folder", "PartLost", "PartStore", "Store", "StoreFailed", "StoredObject", "open_parts"]
+__all__ = [
+    "Bucket",
+    "Buffer",
+    "Folder",
+    "PartLost",
+    "PartMissing",
+    "PartStore",
+    "Store",
+    "StoreFailed",
+    "StoredObject",
+    "open_parts",
+]

@@ -7,7 +7,7 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from services.file.store.obstore_errors import is_without_bucket, summary
-from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartLost, StoredObject, StoreFailed
+from services.file.store.protocol import PAGE_OBJECTS, Buffer, PartMissing, StoredObject, StoreFailed, other_size
 
 
 class Bucket:
@@ -31,9 +31,19 @@ class Bucket:
         except FileNotFoundError as error:
             if is_without_bucket(error):
                 raise StoreFailed(summary(error)) from error
-            raise PartLost(f"part {key} is not there") from error
+            raise PartMissing(f"part {key} is not there") from error
         except (OSError, BaseError) as error:
             raise StoreFailed(summary(error)) from error
+
+    def read(self, key: str, sizes: Sequence[int]) -> Iterator[bytes]:
+        """As Store.read; of all that is there, in one request."""
+        data = self.get(key)
+        if len(data) != sum(sizes):
+            raise other_size(key, len(data), sum(sizes))
+        at = 0
+        for size in sizes:
+            yield data[at : at + size]
+            at += size
 
     def delete(self, keys: Sequence[str]) -> None:
         """As Store.delete."""

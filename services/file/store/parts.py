@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import google_crc32c
 
-from services.file.models import Part
-from services.file.store.protocol import PartLost, Store, StoredObject, StoreFailed
+from services.file.crc32c import combine
+from services.file.models import Part, Piece
+from services.file.store.protocol import PartLost, Store, StoredObject, StoreFailed, other_size
 from services.kit.ids import uuid7
 
 T = TypeVar("T")
@@ -49,10 +50,40 @@ class PartStore:
         def work() -> bytes:
             data = self._store.get(part.key)
             if len(data) != part.size_bytes:
-                raise PartLost(f"part {part.key} has {len(data)} bytes in place of {part.size_bytes}")
+                raise other_size(part.key, len(data), part.size_bytes)
             if google_crc32c.value(data) != part.crc32c:
                 raise PartLost(f"part {part.key} has another crc32c")
             return data
+
+        return await self._run(work)
+
+    async def read(
+        self, part: Part, start: int, end: int, piece_bytes: int, pack: Callable[[Piece], T]
+    ) -> tuple[list[T], int]:
+        """What a part has from one offset in the file to another, in pieces of this size, and the crc32c of that.
+
+        All of the part is verified before any of it comes out. Each piece comes as `pack` made it, which runs in a
+        thread. Raises PartLost and StoreFailed.
+        """
+        sizes = [
+            *_cut(start - part.offset_bytes, piece_bytes),
+            *_cut(end - start, piece_bytes),
+            *_cut(part.end - end, piece_bytes),
+        ]
+
+        def work() -> tuple[list[T], int]:
+            packed: list[T] = []
+            of_all, of_range, at = 0, 0, part.offset_bytes
+            for run in self._store.read(part.key, sizes):
+                crc32c = google_crc32c.value(run)
+                of_all = combine(of_all, crc32c, len(run)) if at > part.offset_bytes else crc32c
+                if start <= at < end:
+                    of_range = combine(of_range, crc32c, len(run)) if packed else crc32c
+                    packed.append(pack(Piece(at, run, crc32c)))
+                at += len(run)
+            if of_all != part.crc32c:
+                raise PartLost(f"part {part.key} has another crc32c")
+            return packed, of_range
 
         return await self._run(work)
 
@@ -79,3 +110,8 @@ class PartStore:
             return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, in_turn)
+
+
+def _cut(size: int, piece_bytes: int) -> list[int]:
+    """The sizes of the pieces of a run."""
+    return [min(piece_bytes, size - at) for at in range(0, size, piece_bytes)]

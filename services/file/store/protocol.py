@@ -19,6 +19,15 @@ class PartLost(Exception):
     """The store has no such part, or has other bytes under its name. The message says which part and what is wrong."""
 
 
+class PartMissing(PartLost):
+    """The store has no such part."""
+
+
+def other_size(key: str, size: int, expected: int) -> PartLost:
+    """What to raise for a part that has another size than it should."""
+    return PartLost(f"part {key} has {size} bytes in place of {expected}")
+
+
 class StoredObject(NamedTuple):
     """What a store says of one name."""
 
@@ -43,6 +52,12 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes:
         """The bytes under a name. Raises PartLost if there is none."""
+
+    def read(self, key: str, sizes: Sequence[int]) -> Iterator[bytes]:
+        """The bytes under a name in runs of these sizes, which are all of them.
+
+        Raises PartLost if there is none, or it has another size.
+        """
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove names; one that is not there is fine."""
