@@ -97,7 +97,9 @@ async def test_only_uploads_with_a_name_are_acknowledged(files: FileServiceStub,
     while (answer := await batch.call.read()).HasField("ack"):
         assert answer.key == "named"
     assert (answer.key, answer.WhichOneof("outcome")) == ("nameless", "completed")
-    assert await batch.rest() == [("named", "rejected", "UPLOAD_INCOMPLETE")]
+    rest = await batch.rest()
+    assert rest[-1] == ("named", "rejected", "UPLOAD_INCOMPLETE")
+    assert {answer[:2] for answer in rest[:-1]} <= {("named", "ack")}
 
 
 async def test_a_resumed_upload_is_acknowledged_with_what_is_kept(
