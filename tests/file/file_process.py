@@ -23,7 +23,8 @@ START_SECONDS = 60.0
 class FileProcess:
     """The process, and a stub of its service."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: grpc.aio.Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], address: str, channel: grpc.aio.Channel) -> None:
+        self.address = address
         self.files = FileServiceStub(channel)
         self._channel = channel
         self._process = process
@@ -80,8 +81,9 @@ async def file_process(
     }
     process = _spawn(inherited | ours, folder / f"{name}.log")
     try:
-        async with channel_to(f"127.0.0.1:{port}") as channel:
-            yield FileProcess(process, channel)
+        address = f"127.0.0.1:{port}"
+        async with channel_to(address) as channel:
+            yield FileProcess(process, address, channel)
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
