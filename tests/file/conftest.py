@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
-from services.file.settings import FileSettings, FileStoreSettings
-from services.file.wiring import open_file
+from services.file.settings import FileJobSettings, FileSettings, FileStoreSettings
+from services.file.wiring import open_file, open_file_jobs
 from services.kit.database import Database
 from tests.file.steps import PART, Behind, Kept
 from tools import s3_server
 
+RunJobs = Callable[..., Awaitable[None]]
 ServeFiles = Callable[..., Awaitable[FileServiceStub]]
 
 
@@ -71,6 +72,19 @@ def serve_files(serve: Any, settings: Any) -> ServeFiles:
 @pytest.fixture
 async def files(serve_files: ServeFiles) -> FileServiceStub:
     return await serve_files()
+
+
+@pytest.fixture
+def run_jobs(settings: Any) -> RunJobs:
+    """Runs the periodic jobs of files once, as the worker would."""
+
+    async def run_jobs(**values: Any) -> None:
+        async with open_file_jobs(settings(FileJobSettings, **values)) as jobs:
+            for job in jobs:
+                if job.cron:
+                    await job.run()
+
+    return run_jobs
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ KIB, MIB = 2**10, 2**20
 PART = 64 * KIB
 DEADLINE = 20.0
 
+LATER = "UPDATE file.uploads SET update_time = update_time - interval '2 minutes'"
+"""From then on nothing is on its way to the store any more that was discarded before."""
+
 Metadata = tuple[tuple[str, str], ...]
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
-from tests.file.steps import DEADLINE, KIB, PART, Behind, download, some_bytes, upload, whole
+from tests.file.conftest import RunJobs
+from tests.file.steps import DEADLINE, KIB, LATER, PART, Behind, download, some_bytes, upload, whole
 from tests.support import raises_status
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -47,6 +48,12 @@ RANGES = [
     (SIZE - 1, 2**62),
     (SIZE, 0),
     (SIZE, 5),
+    (-1, 0),
+    (-PART, 0),
+    (-PART - 5, PART),
+    (-SIZE, 0),
+    (-SIZE - 1, 0),
+    (-(2**62), 3),
 ]
 
 
@@ -56,7 +63,8 @@ async def test_any_range_can_be_had(
     for offset, limit in RANGES:
         with subtests.test(f"{limit or 'all'} bytes from {offset}"):
             _, received = await download(files, as_user("ann"), stored.id, offset=offset, limit=limit)
-            assert received == (DATA[offset : offset + limit] if limit else DATA[offset:])
+            at = max(0, SIZE + offset) if offset < 0 else offset
+            assert received == (DATA[at : at + limit] if limit else DATA[at:])
 
 
 async def test_bytes_come_in_chunks_of_the_size_that_is_set(serve_files: Any, as_user: Any) -> None:
@@ -82,7 +90,26 @@ async def test_an_offset_beyond_the_end_is_refused(files: FileServiceStub, as_us
         await download(files, as_user("ann"), stored.id, offset=SIZE + 1)
 
 
-@pytest.mark.parametrize(("field", "value"), [("id", "no uuid"), ("offset", -1), ("limit", -1)])
+async def test_of_an_empty_file_there_are_no_bytes(files: FileServiceStub, as_user: Any) -> None:
+    stored = await upload(files, as_user("ann"), whole(b""))
+    for offset in (0, -5):
+        assert (await download(files, as_user("ann"), stored.id, offset=offset))[1] == b""
+
+
+async def test_nothing_is_sent_of_a_file_with_another_etag(
+    files: FileServiceStub, as_user: Any, stored: pb2.File
+) -> None:
+    ann = as_user("ann")
+    assert (await download(files, ann, stored.id, if_etag=stored.etag))[1] == DATA
+    request = pb2.UpdateFileRequest(id=stored.id, file={"filename": "other"}, update_mask={"paths": ["filename"]})
+    changed = (await files.UpdateFile(request, metadata=ann)).file
+    call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id, if_etag=stored.etag), metadata=ann)
+    with raises_status(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
+        assert await call.read() is None
+    assert (await download(files, ann, stored.id, if_etag=changed.etag))[1] == DATA
+
+
+@pytest.mark.parametrize(("field", "value"), [("id", "no uuid"), ("limit", -1)])
 async def test_a_request_that_breaks_a_rule_is_refused(
     files: FileServiceStub, as_user: Any, field: str, value: Any
 ) -> None:
@@ -120,6 +147,60 @@ async def test_damaged_bytes_are_never_sent(
             received += response.chunk.data
     assert received == DATA[: 2 * PART]
     assert (await download(files, as_user("ann"), stored.id, limit=2 * PART))[1] == DATA[: 2 * PART]
+
+
+async def test_what_is_lost_is_named_in_the_log(
+    files: FileServiceStub, as_user: Any, stored: pb2.File, behind: Behind, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = behind.parts()[1]
+    flip_a_bit(damaged)
+    with raises_status(DATA_LOSS, "STORED_DATA_LOST"):
+        await download(files, as_user("ann"), stored.id)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "stored data lost" in line)
+    assert "critical" in line
+    assert damaged.name in line
+
+
+async def test_a_range_is_not_sent_if_its_part_is_damaged_elsewhere(
+    files: FileServiceStub, as_user: Any, stored: pb2.File, behind: Behind
+) -> None:
+    flip_a_bit(behind.parts()[0])
+    with raises_status(DATA_LOSS, "STORED_DATA_LOST"):
+        await download(files, as_user("ann"), stored.id, limit=10)
+
+
+async def test_a_file_that_is_purged_meanwhile_is_not_found_and_not_lost(
+    serve_files: Any, as_user: Any, behind: Behind, run_jobs: RunJobs
+) -> None:
+    files = await serve_files(file_max_bytes=12 * 2**20)
+    # More than fits between server and client, so that the download goes on for as long as nobody reads it.
+    ann, data = as_user("ann"), some_bytes(12 * 2**20)
+    stored = await upload(files, ann, whole(data, chunk_bytes=2**20))
+    call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
+    responses = aiter(call)
+    await anext(responses)
+    await files.PurgeFile(pb2.PurgeFileRequest(id=stored.id), metadata=ann)
+    await behind.execute(LATER)
+    await run_jobs()
+    assert not behind.parts()
+    received = b""
+    with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
+        async for response in responses:
+            received += response.chunk.data
+    assert data.startswith(received)
+
+
+async def test_a_deleted_file_goes_on_coming_to_who_had_begun(
+    files: FileServiceStub, as_user: Any, run_jobs: RunJobs
+) -> None:
+    ann, data = as_user("ann"), some_bytes(9 * 2**20)
+    stored = await upload(files, ann, whole(data, chunk_bytes=2**20))
+    call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
+    responses = aiter(call)
+    await anext(responses)
+    await files.DeleteFile(pb2.DeleteFileRequest(id=stored.id), metadata=ann)
+    await run_jobs()
+    assert b"".join([response.chunk.data async for response in responses]) == data
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3])
