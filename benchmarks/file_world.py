@@ -55,7 +55,7 @@ class FileWorld:
             if path.is_file():
                 path.unlink()
         with psycopg.connect(libpq_url(self.database_url), autocommit=True) as connection:
-            tables = {id(self.parley): "file.files, file.parts, file.uploads", id(self.peer): "peer_files"}
+            tables = {id(self.parley): "file.files, file.parts, file.uploads, file.usage", id(self.peer): "peer_files"}
             if id(storing) in tables:
                 connection.execute(f"TRUNCATE {tables[id(storing)]}")
 

@@ -46,6 +46,15 @@ class Belongings:
     async def file_id(self) -> str:
         return str((await self._made("parley.file.v1.FileService/UploadFile", self.user)).file.id)
 
+    async def deleted_file_id(self) -> str:
+        file_id = await self.file_id()
+        request = file.DeleteFileRequest(id=file_id)
+        await self._stage.call("parley.file.v1.FileService/DeleteFile", [request], self.user.metadata)
+        return file_id
+
+    async def upload_id(self) -> str:
+        return str((await self._made("parley.file.v1.FileService/CreateUpload", self.user)).upload.id)
+
     async def room_id(self) -> str:
         """A room with a message."""
         room_id = str((await self._made("parley.chat.v1.ChatService/CreateRoom", self.user)).room.id)
@@ -143,6 +152,11 @@ def _upload(kind: type[Message], **key: str) -> list[Message]:
         kind(**key, chunk=chunk),
         kind(**key, finish=file.UploadFinish(size_bytes=len(DATA))),
     ]
+
+
+def _rename(file_id: str) -> Message:
+    patch = file.FilePatch(filename="renamed.txt")
+    return file.UpdateFileRequest(id=file_id, file=patch, update_mask=FieldMask(paths=["filename"]))
 
 
 def _refusal(b: Belongings) -> Message:
@@ -255,12 +269,19 @@ _EXECUTION: dict[str, Request] = {
 }
 _FILE: dict[str, Request] = {
     "GetUploadLimits": plain(lambda _: file.GetUploadLimitsRequest()),
+    "CreateUpload": plain(lambda _: file.CreateUploadRequest(start=file.UploadStart(filename="notes.txt"))),
+    "GetUpload": at(lambda upload_id: file.GetUploadRequest(id=upload_id), Belongings.upload_id),
+    "ListUploads": plain(lambda _: file.ListUploadsRequest()),
+    "CancelUpload": at(lambda upload_id: file.CancelUploadRequest(id=upload_id), Belongings.upload_id),
     "UploadFile": plain(lambda _: _upload(file.UploadFileRequest)),
     "UploadFiles": plain(lambda _: _upload(file.UploadFilesRequest, key="a")),
     "DownloadFile": at(lambda file_id: file.DownloadFileRequest(id=file_id), Belongings.file_id),
     "GetFile": at(lambda file_id: file.GetFileRequest(id=file_id), Belongings.file_id),
     "ListFiles": plain(lambda _: file.ListFilesRequest()),
+    "UpdateFile": at(_rename, Belongings.file_id),
     "DeleteFile": at(lambda file_id: file.DeleteFileRequest(id=file_id), Belongings.file_id),
+    "UndeleteFile": at(lambda file_id: file.UndeleteFileRequest(id=file_id), Belongings.deleted_file_id),
+    "PurgeFile": at(lambda file_id: file.PurgeFileRequest(id=file_id), Belongings.file_id),
 }
 _CHAT: dict[str, Request] = {
     "CreateRoom": plain(lambda _: chat.CreateRoomRequest(name="plans")),

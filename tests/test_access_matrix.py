@@ -24,6 +24,7 @@ MEANING = {
     "no-agent": (grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"),
     "no-run": (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"),
     "no-file": (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND"),
+    "no-upload": (grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND"),
     "no-session": (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
     "no-member": (grpc.StatusCode.FAILED_PRECONDITION, "NOT_A_MEMBER"),
     "no-code": (grpc.StatusCode.INVALID_ARGUMENT, "CODE_INVALID"),
@@ -83,12 +84,19 @@ agent.ExecutionService/ListExecutions       unknown    ok         ok          re
 agent.ExecutionService/CancelExecution      unknown    ok         no-run      refused    refused    no-run
 agent.ExecutionService/CheckFileReader      unknown    refused    refused     ok         refused    refused
 file.FileService/GetUploadLimits            unknown    ok         ok          refused    refused    ok
+file.FileService/CreateUpload               unknown    ok         ok          refused    refused    ok
+file.FileService/GetUpload                  unknown    ok         no-upload   refused    refused    no-upload
+file.FileService/ListUploads                unknown    ok         ok          refused    refused    ok
+file.FileService/CancelUpload               unknown    ok         no-upload   refused    refused    no-upload
 file.FileService/UploadFile                 unknown    ok         ok          refused    refused    ok
 file.FileService/UploadFiles                unknown    ok         ok          refused    refused    ok
 file.FileService/DownloadFile               unknown    ok         no-file     refused    refused    no-file
 file.FileService/GetFile                    unknown    ok         no-file     refused    refused    no-file
 file.FileService/ListFiles                  unknown    ok         ok          refused    refused    ok
+file.FileService/UpdateFile                 unknown    ok         no-file     refused    refused    no-file
 file.FileService/DeleteFile                 unknown    ok         no-file     refused    refused    no-file
+file.FileService/UndeleteFile               unknown    ok         no-file     refused    refused    no-file
+file.FileService/PurgeFile                  unknown    ok         no-file     refused    refused    no-file
 chat.ChatService/CreateRoom                 unknown    ok         ok          refused    refused    ok
 chat.ChatService/GetRoom                    unknown    ok         ok          refused    refused    ok
 chat.ChatService/ListRooms                  unknown    ok         ok          refused    refused    ok

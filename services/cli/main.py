@@ -11,9 +11,10 @@ from services.cli.agent import agent
 from services.cli.client.options import VARIABLES
 from services.cli.client.sign_in import login, logout
 from services.cli.demo import demo
-from services.cli.files import files
+from services.cli.files import download, upload
 from services.cli.keys import keys
 from services.cli.user import user
+from services.cli.verify import files
 
 app = typer.Typer(
     name="parley",
@@ -91,6 +92,8 @@ def migrate() -> None:
 app.command()(demo)
 app.command()(login)
 app.command()(logout)
+app.command()(upload)
+app.command()(download)
 app.add_typer(agent)
 app.add_typer(files)
 app.add_typer(keys)

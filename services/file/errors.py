@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-from services.file.models import Usage
 from services.kit.errors import (
     Aborted,
     DataLoss,
@@ -108,8 +107,8 @@ class QuotaExceeded(ResourceExhausted):
 
     reason = "QUOTA_EXCEEDED"
 
-    def __init__(self, quota: Usage) -> None:
-        text = f"at most {quota.bytes} bytes in at most {quota.files} files and unfinished uploads"
+    def __init__(self, max_bytes: int, max_files: int) -> None:
+        text = f"at most {max_bytes} bytes in at most {max_files} files and unfinished uploads"
         super().__init__(quota=[QuotaViolation("user", text)])
 
 

@@ -83,6 +83,18 @@ class PartTable(Base):
     """When it was given up for one that was written anew: it belongs to the upload no more."""
 
 
+class ReservedPartTable(Base):
+    """One row a name that a part may be stored under, before it is known which file the part is of."""
+
+    __tablename__ = "reserved_parts"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    expire_time: Mapped[datetime]
+    """When it is given up, or was."""
+    is_given_up: Mapped[bool]
+    """Whether it may be used no more, so that what is stored under it can be removed."""
+
+
 class FileTable(Base):
     """One row a file that is stored whole; a deleted one stays until its bytes are removed."""
 

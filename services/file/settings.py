@@ -68,7 +68,7 @@ class FileSettings(FileStoreSettings, ServiceSettings):
         8 * MIB, ge=64 * KIB, le=256 * MIB, description="Bytes of a stored part. An upload has up to three in memory."
     )
     file_download_chunk_bytes: int = Field(
-        512 * KIB, ge=KIB, le=2 * MIB, description="Bytes of a chunk that a download sends."
+        MIB, ge=KIB, le=2 * MIB, description="Bytes of a chunk that a download sends."
     )
     file_max_open_uploads: int = Field(8, ge=1, le=1000, description="Files open at a time on one UploadFiles stream.")
     file_max_uploads: int = Field(1024, ge=1, le=100_000, description="Files being uploaded at a time, a process.")
@@ -85,12 +85,20 @@ class FileSettings(FileStoreSettings, ServiceSettings):
     file_quota_files: int = Field(
         100_000, ge=1, le=2**40, description="Files and unfinished uploads that a user may have."
     )
+    file_deleted_after: Years = Field(
+        30 * 86_400.0, description="Seconds that a deleted file can be undeleted; then it is removed for good."
+    )
     file_max_downloads: int = Field(128, ge=1, le=100_000, description="Downloads at a time, a process.")
     file_max_downloads_per_user: int = Field(64, ge=1, le=100_000, description="Of those, how many one user may have.")
     agent_port: Port = Field(50052, description="Port of the agent service.")
     agent_target: str = Field("", description="Where file reaches agent; by default `127.0.0.1:PARLEY_AGENT_PORT`.")
     chat_port: Port = Field(50054, description="Port of the chat service.")
     chat_target: str = Field("", description="Where file reaches chat; by default `127.0.0.1:PARLEY_CHAT_PORT`.")
+
+    @property
+    def deleted_after(self) -> timedelta:
+        """How long a deleted file can be undeleted."""
+        return timedelta(seconds=self.file_deleted_after)
 
     @property
     def agent_address(self) -> str:
@@ -105,12 +113,3 @@ class FileSettings(FileStoreSettings, ServiceSettings):
 
 class FileJobSettings(FileStoreSettings):
     """What only the jobs of files need."""
-
-    file_deleted_after: Years = Field(
-        86_400.0, description="Seconds that a deleted file's bytes are kept: downloads that had begun can end."
-    )
-
-    @property
-    def deleted_after(self) -> timedelta:
-        """How long a deleted file's bytes are kept."""
-        return timedelta(seconds=self.file_deleted_after)

@@ -14,10 +14,13 @@ from services.file.domain.readers import open_readers
 from services.file.domain.slots import Slots
 from services.file.domain.sweep import Sweep
 from services.file.domain.uploads import Uploads
+from services.file.domain.verification import Verification
 from services.file.jobs import PURGE_USER, REMOVE_DELETED_FILES, REMOVE_UNFINISHED_UPLOADS
+from services.file.mapping.chunks import ChunkDecoder
 from services.file.models import Usage
 from services.file.owners import open_owners
-from services.file.servicer.downloads import FilesServicer
+from services.file.servicer.downloads import DownloadServicer
+from services.file.servicer.files import FilesServicer
 from services.file.servicer.uploads import UploadServicer
 from services.file.settings import FileJobSettings, FileSettings, FileStoreSettings
 from services.file.store import PartStore, open_parts
@@ -29,6 +32,7 @@ from services.kit.jobs import Job
 from services.kit.purge import step_after
 from services.kit.server import Service
 
+STREAM_WINDOW = 1024 * 1024
 FILE_SERVICE = file_service_pb2.DESCRIPTOR.services_by_name["FileService"]
 
 
@@ -52,15 +56,23 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
             piece_bytes=settings.file_download_chunk_bytes,
             slots=Slots(in_the_process=settings.file_max_downloads, for_a_user=settings.file_max_downloads_per_user),
         )
-        files = Files(db, readers, clock=utc_now)
+        files = Files(db, readers, clock=utc_now, deleted_kept=settings.deleted_after)
         try:
             yield Service(
                 name="file",
                 registrations=[
-                    Registration(FILE_SERVICE, (UploadServicer(uploads, claims), FilesServicer(downloads, files)))
+                    Registration(
+                        FILE_SERVICE,
+                        (UploadServicer(uploads, claims), DownloadServicer(downloads), FilesServicer(files)),
+                        decoders={
+                            "UploadFile": ChunkDecoder(file_service_pb2.UploadFileRequest),
+                            "UploadFiles": ChunkDecoder(file_service_pb2.UploadFilesRequest),
+                        },
+                    )
                 ],
                 identity=identity,
                 is_ready=lambda: db.is_ready,
+                stream_window=STREAM_WINDOW,
             )
         finally:
             await uploads.settle()
@@ -79,6 +91,14 @@ async def open_file_jobs(settings: FileJobSettings) -> AsyncIterator[Sequence[Jo
             Job(REMOVE_DELETED_FILES, sweep.remove_deleted_files, cron="* * * * *"),
             Job(PURGE_USER, Purge(db, store, clock=utc_now).purge_user, then=step_after(PURGE_USER)),
         ]
+
+
+@asynccontextmanager
+async def open_verification(settings: FileStoreSettings) -> AsyncIterator[Verification]:
+    """What an operator compares beside the running service, once the database is there."""
+    async with Database.open(settings, role="file") as db, _open_store(settings) as store:
+        await db.wait_ready()
+        yield Verification(db, store, clock=utc_now)
 
 
 def _open_store(settings: FileStoreSettings) -> AbstractAsyncContextManager[PartStore]:

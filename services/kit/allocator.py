@@ -15,8 +15,9 @@ _KEPT = 64 * 1024 * 1024
 def keep_freed_memory() -> None:
     """Let this process use the memory of big buffers again. To be called before it has threads.
 
-    glibc otherwise gives that of each back to the kernel, which hands it out again page by page, all zeroed: four fifths
-    of what it costs to read a file. For it, up to 64 MiB are kept in all, and what lies below something that is used.
+    glibc otherwise gives that of each back to the kernel, which hands it out again page by page, all zeroed: that is
+    four fifths of what it costs to read a file. For it, up to 64 MiB are kept in all, and what lies below something
+    that is used.
     Elsewhere than on glibc nothing happens.
     """
     if sys.platform != "linux":

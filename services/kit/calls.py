@@ -11,7 +11,7 @@ A servicer's method sees a valid message and a `Call`, and knows nothing of gRPC
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -23,6 +23,7 @@ from services.kit.errors import DomainError, TokenExpired, TokenInvalid, TokenMi
 from services.kit.identity import Identity
 from services.kit.ids import uuid7_hex
 from services.kit.inflight import InFlight
+from services.kit.messages import AnyDecoder
 from services.kit.origin import Origin, origin_of
 
 Access: TypeAlias = "access_pb2.Access.ValueType"
@@ -207,6 +208,8 @@ class Registration:
     service: ServiceDescriptor
     servicer: object
     followers: frozenset[str] = frozenset()
+    decoders: Mapping[str, AnyDecoder] = field(default_factory=dict)
+    """For methods whose messages are decoded in a way of their own."""
 
     def behaviour(self, method: str) -> Callable[..., Any] | None:
         """What implements a method; None if nothing does."""

@@ -1,7 +1,7 @@
 """From bytes to a valid message: decoding, protovalidate's rules, and no NUL in any string."""
 
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import protovalidate
 from google.protobuf.descriptor import FieldDescriptor
@@ -19,6 +19,13 @@ MAX_LISTED = 100
 MAX_REQUEST_BYTES = 512 * 1024
 
 _validator = protovalidate.Validator()
+
+
+class AnyDecoder(Protocol):
+    """Makes messages of bytes: Decoder, or one that a service has for a method with very many bytes."""
+
+    def decode(self, raw: bytes) -> Any:
+        """The message, or what stands for it. Raises as Decoder.decode."""
 
 
 class Decoder(Generic[M]):

@@ -62,7 +62,7 @@ class Method:
         if behaviour is None:
             raise MethodMissing(f"{method.full_name} is not implemented by {type(registration.servicer).__name__}")
         self._behaviour = behaviour
-        self._decoder = Decoder(GetMessageClass(method.input_type))
+        self._decoder = registration.decoders.get(method.name) or Decoder(GetMessageClass(method.input_type))
         self._name = f"{method.containing_service.full_name}/{method.name}"
         self._gate = Gate(method, self._name, policy)
         self._quiet = method.containing_service.full_name in PUBLIC_SERVICES
@@ -120,7 +120,7 @@ class Method:
         await self._run(context, answer, responses=responses)
 
     async def _stream_unary(self, _iterator: object, context: Any) -> bytes:
-        requests = Requests(context, self._decoder)
+        requests: Requests[Any] = Requests(context, self._decoder)
 
         async def answer(call: Call) -> bytes:
             response = await self._behaviour(requests, call)
@@ -129,7 +129,7 @@ class Method:
         return await self._run(context, answer, requests=requests)
 
     async def _stream_stream(self, _iterator: object, context: Any) -> None:
-        requests = Requests(context, self._decoder, answers=True)
+        requests: Requests[Any] = Requests(context, self._decoder, answers=True)
 
         responses: Responses[Any] = Responses(context)
 
@@ -259,7 +259,7 @@ def unknown_method_handler() -> RpcHandler:
     """Answers METHOD_UNKNOWN to a call of any kind."""
 
     async def refuse(_iterator: object, context: Any) -> None:
-        requests = Requests(context, Decoder(Empty), answers=True)
+        requests: Requests[Any] = Requests(context, Decoder(Empty), answers=True)
         try:
             await requests.drain()
             await abort(context, MethodUnknown())

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from sqlalchemy import Select, UpdateBase
+from sqlalchemy import Select, TextClause, UpdateBase
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,7 +26,7 @@ class Prepared:
     the connection translates them as any other.
     """
 
-    def __init__(self, statement: Select[Any] | UpdateBase) -> None:
+    def __init__(self, statement: Select[Any] | UpdateBase | TextClause) -> None:
         compiled = statement.compile(dialect=_DIALECT)
         self._sql = str(compiled).encode()
         self._own = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}

@@ -39,6 +39,8 @@ class Service:
     registrations: Sequence[Registration]
     identity: Identity
     is_ready: Callable[[], bool]
+    stream_window: int | None = None
+    """How many bytes a client may send ahead on a stream; None leaves it to gRPC, which begins with 64 KiB."""
 
 
 class PortTaken(Exception):
@@ -60,10 +62,12 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method, self._fallback)
 
 
-def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
+def server_options(settings: ServiceSettings, stream_window: int | None = None) -> list[tuple[str, int]]:
     """GRPC's options. Limits keep one client from hurting the others; docs/decisions/connections.md says why each."""
     age_ms = int(settings.max_connection_age * 1000)
+    window = [("grpc.http2.lookahead_bytes", stream_window), ("grpc.http2.bdp_probe", 0)] if stream_window else []
     return [
+        *window,
         ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -105,7 +109,7 @@ async def running(service: Service, settings: ServiceSettings, *, port: int) -> 
     handlers: dict[str, RpcHandler] = {}
     for registration in registrations:
         handlers |= compose(registration, policy)
-    server = grpc.aio.server(options=server_options(settings))
+    server = grpc.aio.server(options=server_options(settings, service.stream_window))
     server.add_generic_rpc_handlers((_Handlers(handlers, None),))
     reflection.enable_server_reflection([*names_of(registrations), reflection.SERVICE_NAME], server)
     server.add_generic_rpc_handlers((_Handlers({}, unknown_method_handler()),))

@@ -8,9 +8,9 @@ import grpc
 from google.protobuf.message import Message
 
 from services.kit.errors import CallTooLong
-from services.kit.messages import Decoder
+from services.kit.messages import AnyDecoder
 
-Req = TypeVar("Req", bound=Message)
+Req = TypeVar("Req")
 Resp = TypeVar("Resp", bound=Message)
 
 DRAIN_BYTES = 64 * 1024 * 1024
@@ -29,7 +29,7 @@ class Requests(Generic[Req]):
     the end of the stream), and what it brings is the next message.
     """
 
-    def __init__(self, context: Any, decoder: Decoder[Req], *, answers: bool = False) -> None:
+    def __init__(self, context: Any, decoder: AnyDecoder, *, answers: bool = False) -> None:
         self._context = context
         self._decoder = decoder
         self._answers = answers

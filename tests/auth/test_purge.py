@@ -103,7 +103,8 @@ async def test_what_was_written_for_the_user_meanwhile_begins_the_chain_again(
     written = {
         "agent.agents": "(id, user_id, name, description, model_name, system_prompt, config, is_active, revision,"
         " create_time, update_time) VALUES (%s, %s, '', '', '', '', '{}', true, 1, now(), now())",
-        "file.uploads": "(id, user_id, state, create_time, update_time) VALUES (%s, %s, 'OPEN', now(), now())",
+        "file.uploads": "(id, user_id, state, create_time, update_time, expire_time)"
+        " VALUES (%s, %s, 'OPEN', now(), now(), now())",
         "chat.rooms": "(id, user_id, name, description, last_sequence, member_count, create_time)"
         " VALUES (%s, %s, '', '', 0, 0, now())",
     }

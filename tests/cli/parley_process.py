@@ -92,6 +92,7 @@ class Parley:
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "parley"
+        self.current_folder: Path | None = None
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
         self._environment = inherited | {"XDG_CONFIG_HOME": str(home), "TERM": "xterm", "COLUMNS": "200"}
 
@@ -100,6 +101,7 @@ class Parley:
             await asyncio.create_subprocess_exec(
                 *(*COMMAND, *arguments),
                 env=self._environment | environment,
+                cwd=self.current_folder,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -115,6 +117,7 @@ class Parley:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", TAKE_TERMINAL, *COMMAND, *arguments),
             env=self._environment | environment,
+            cwd=self.current_folder,
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -11,6 +11,10 @@ class Relay:
     def __init__(self, target: str) -> None:
         self.address = ""
         self.connections = 0
+        self.forwarded = 0
+        """How many bytes have gone through, in both directions."""
+        self.is_held = asyncio.Event()
+        self._hold_at: int | None = None
         self._target = target
         self._flows = asyncio.Event()
         self._flows.set()
@@ -47,24 +51,39 @@ class Relay:
     def hold(self) -> None:
         """Let nothing through any more."""
         self._flows.clear()
+        self.is_held.set()
+
+    def hold_after(self, more: int) -> None:
+        """Let so many bytes through, and then nothing any more."""
+        self._hold_at = self.forwarded + more
+
+    def let_go(self) -> None:
+        """Let everything through again."""
+        self._hold_at = None
+        self.is_held.clear()
+        self._flows.set()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         host, _, port = self._target.rpartition(":")
-        with suppress(OSError):
-            behind, before = await asyncio.open_connection(host, int(port))
-            ends = {writer, before}
-            self._writers |= ends
-            try:
+        ends = {writer}
+        try:
+            with suppress(OSError):
+                behind, before = await asyncio.open_connection(host, int(port))
+                ends.add(before)
+                self._writers |= ends
                 await asyncio.gather(self._forward(reader, before), self._forward(behind, writer))
-            finally:
-                self._writers -= ends
-                for end in ends:
-                    end.transport.abort()
+        finally:
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            if self._hold_at is not None and self.forwarded >= self._hold_at:
+                self.hold()
             await self._flows.wait()
+            self.forwarded += len(data)
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError  # with one direction, the other ends

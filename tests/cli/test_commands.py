@@ -52,7 +52,7 @@ def test_a_setting_that_is_wrong_is_a_clear_last_line_and_exit_2(
 def test_the_help_names_every_command_without_loading_the_services() -> None:
     ended = parley("--help")
     assert ended.returncode == 0
-    for command in ("up", "serve", "worker", "migrate", "demo"):
+    for command in ("up", "serve", "worker", "migrate", "demo", "upload", "download"):
         assert f" {command} " in ended.stdout
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "services.cli", "--help"],

@@ -12,6 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from parley.auth.v1 import auth_service_pb2 as pb2
+from services.cli.client.profiles import SignedIn
 from services.kit.database import libpq_url
 from tests.auth.people import EMAIL, PASSWORD, WRONG_PASSWORD, execute, login, sessions_of
 from tests.cli.parley_process import Ended, Parley, Services
@@ -79,6 +80,20 @@ async def test_address_and_password_are_asked_for_on_a_terminal_and_the_password
     assert f"signed in as {EMAIL}" in terminal.said
     assert "horse" not in terminal.said
     assert kept(parley)["agent_target"] == services.auth.address.rpartition(":")[0] + ":50052"
+
+
+async def test_where_file_is_can_be_said_at_login_and_is_beside_auth_otherwise(
+    signed_in: Parley, services: Services
+) -> None:
+    host, _, _ = services.auth.address.rpartition(":")
+    assert SignedIn(**kept(signed_in)).target_of("file") == f"{host}:50053"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"127.0.0.1:{closed.getsockname()[1]}"
+    await signed_in.login(services.auth.address, services.agent.address, "--file-target", nobody)
+    assert await signed_in.run("upload", __file__) == Ended(1, "", f"parley: nothing answers at {nobody}\n")
+    change(signed_in, file_target="", auth_target="unix:/nowhere")
+    unknown = "parley: where file is is not known: give --target\n"
+    assert await signed_in.run("upload", __file__) == Ended(2, "", unknown)
 
 
 async def test_sessions_are_kept_apart_by_profile(signed_in: Parley, services: Services) -> None:

@@ -34,13 +34,18 @@ def start(filename: str = "notes.bin", **fields: Any) -> pb2.UploadFileRequest:
     return pb2.UploadFileRequest(start=pb2.UploadStart(filename=filename, **fields))
 
 
+def resume(upload_id: str) -> pb2.UploadFileRequest:
+    return pb2.UploadFileRequest(resume=pb2.UploadResume(upload_id=upload_id))
+
+
 def chunk(offset: int, data: bytes, crc32c: int | None = None) -> pb2.UploadFileRequest:
     crc32c = google_crc32c.value(data) if crc32c is None else crc32c
     return pb2.UploadFileRequest(chunk=pb2.UploadChunk(offset=offset, data=data, crc32c=crc32c))
 
 
-def chunks(data: bytes, chunk_bytes: int = 40 * KIB) -> list[pb2.UploadFileRequest]:
-    return [chunk(at, data[at : at + chunk_bytes]) for at in range(0, len(data), chunk_bytes)]
+def chunks(data: bytes, chunk_bytes: int = 40 * KIB, *, behind: int = 0) -> list[pb2.UploadFileRequest]:
+    """The bytes from an offset on."""
+    return [chunk(at, data[at : at + chunk_bytes]) for at in range(behind, len(data), chunk_bytes)]
 
 
 def finish(**fields: Any) -> pb2.UploadFileRequest:

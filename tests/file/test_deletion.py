@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
@@ -55,7 +56,7 @@ async def assert_gone(files: FileServiceStub, who: Metadata, file_id: str) -> No
         await download(files, who, file_id)
     with raises_status(*NOT_FOUND):
         await delete(files, who, file_id)
-    update = pb2.UpdateFileRequest(id=file_id, file={"filename": "x"}, update_mask={"paths": ["filename"]})
+    update = pb2.UpdateFileRequest(id=file_id, file=pb2.FilePatch(filename="x"), update_mask=FieldMask(paths=["filename"]))
     with raises_status(*NOT_FOUND):
         await files.UpdateFile(update, metadata=who)
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
@@ -101,7 +102,9 @@ async def test_nothing_is_sent_of_a_file_with_another_etag(
 ) -> None:
     ann = as_user("ann")
     assert (await download(files, ann, stored.id, if_etag=stored.etag))[1] == DATA
-    request = pb2.UpdateFileRequest(id=stored.id, file={"filename": "other"}, update_mask={"paths": ["filename"]})
+    request = pb2.UpdateFileRequest(
+        id=stored.id, file=pb2.FilePatch(filename="other"), update_mask=FieldMask(paths=["filename"])
+    )
     changed = (await files.UpdateFile(request, metadata=ann)).file
     call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id, if_etag=stored.etag), metadata=ann)
     with raises_status(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):

@@ -4,13 +4,16 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
+import google_crc32c
 import grpc
 import pytest
 from google.rpc import error_details_pb2 as details_pb2
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.content_types import SNIFFED_BYTES
 from tests.file.steps import (
     DEADLINE,
     KIB,
@@ -23,6 +26,7 @@ from tests.file.steps import (
     eventually,
     finish,
     list_ids,
+    resume,
     some_bytes,
     start,
     then_wait,
@@ -34,7 +38,9 @@ from tests.support import detail, raises_status, status_of
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
 DATA = some_bytes(3 * PART + 1000)
+OTHER_DATA = some_bytes(3 * PART + 1000, seed=2)
 
 
 async def test_nine_mebibytes_come_down_as_they_went_up(serve_files: Any, as_user: Any, behind: Behind) -> None:
@@ -69,6 +75,34 @@ async def test_nothing_need_be_declared(files: FileServiceStub, as_user: Any) ->
     bare = pb2.UploadFileRequest(chunk=pb2.UploadChunk(data=DATA))
     stored = await upload(files, as_user("ann"), [start(), bare, finish()])
     assert (await download(files, as_user("ann"), stored.id))[1] == DATA
+
+
+async def test_bytes_that_come_again_are_passed_over(files: FileServiceStub, as_user: Any) -> None:
+    twice = [part for piece in chunks(DATA) for part in (piece, piece)]
+    for requests in (twice, [*chunks(DATA), *chunks(DATA)], [*chunks(DATA, PART), *chunks(DATA, 7000)]):
+        stored = await upload(files, as_user("ann"), [start(), *requests, finish(size_bytes=len(DATA))])
+        assert (await download(files, as_user("ann"), stored.id))[1] == DATA
+
+
+async def test_everything_that_can_be_declared_is_kept(files: FileServiceStub, as_user: Any) -> None:
+    sums = {"sha256": hashlib.sha256(DATA).digest(), "crc32c": google_crc32c.value(DATA), "size_bytes": len(DATA)}
+    labels = {"project": "Æsir", "a.b-c_1": ""}
+    stored = await upload(files, as_user("ann"), [start(**sums, labels=labels), *chunks(DATA), finish(**sums)])
+    assert (stored.sha256, stored.crc32c, stored.size_bytes) == tuple(sums.values())
+    assert dict(stored.labels) == labels
+    assert (await files.GetFile(pb2.GetFileRequest(id=stored.id), metadata=as_user("ann"))).file == stored
+
+
+@pytest.mark.parametrize("request_id", ["", "0191d0a4-7c1e-7000-8000-000000000001"])
+async def test_a_files_first_bytes_are_looked_at_however_they_are_cut(
+    files: FileServiceStub, as_user: Any, monkeypatch: pytest.MonkeyPatch, request_id: str
+) -> None:
+    monkeypatch.setattr("services.file.domain.digest.sniff", lambda head: hashlib.sha256(head).hexdigest())
+    cut = [chunk(0, DATA[:1]), chunk(1, DATA[1:3]), *chunks(DATA, behind=3)]
+    stored = await upload(files, as_user("ann"), [start(request_id=request_id), *cut, finish()])
+    assert stored.sniffed_content_type == hashlib.sha256(DATA[:SNIFFED_BYTES]).hexdigest()
+    small = await upload(files, as_user("ann"), [start(), *cut[:2], chunk(3, DATA[3:PART]), finish()])
+    assert small.sniffed_content_type == stored.sniffed_content_type
 
 
 FILENAMES = [
@@ -112,7 +146,16 @@ BAD: dict[str, tuple[list[pb2.UploadFileRequest], grpc.StatusCode, str]] = {
         "CHUNK_CORRUPT",
     ),
     "a hole": ([start(), *chunks(DATA), chunk(len(DATA) + 1, b"x"), finish()], OUT_OF_RANGE, "OFFSET_MISMATCH"),
-    "a repeated chunk": ([start(), *chunks(DATA), *chunks(DATA), finish()], OUT_OF_RANGE, "OFFSET_MISMATCH"),
+    "other bytes where some were sent": (
+        [start(), *chunks(DATA), *chunks(OTHER_DATA), finish()],
+        INVALID_ARGUMENT,
+        "CONTENT_MISMATCH",
+    ),
+    "other bytes in what is not yet stored": (
+        [start(), chunk(0, b"abcdef"), chunk(2, b"cxef"), finish()],
+        INVALID_ARGUMENT,
+        "CONTENT_MISMATCH",
+    ),
     "fewer bytes than declared at the start": (
         [start(size_bytes=len(DATA) + 1), *chunks(DATA), finish()],
         INVALID_ARGUMENT,
@@ -139,6 +182,23 @@ BAD: dict[str, tuple[list[pb2.UploadFileRequest], grpc.StatusCode, str]] = {
         INVALID_ARGUMENT,
         "CHECKSUM_MISMATCH",
     ),
+    "another SHA-256 than declared at the start": (
+        [start(sha256=hashlib.sha256(b"other").digest()), *chunks(DATA), finish()],
+        INVALID_ARGUMENT,
+        "CHECKSUM_MISMATCH",
+    ),
+    "another crc32c": ([start(), *chunks(DATA), finish(crc32c=1)], INVALID_ARGUMENT, "CHECKSUM_MISMATCH"),
+    "another crc32c than declared at the start": (
+        [start(crc32c=0), *chunks(DATA), finish()],
+        INVALID_ARGUMENT,
+        "CHECKSUM_MISMATCH",
+    ),
+    "a resume in the middle": (
+        [start(), *chunks(DATA), resume(str(UUID(int=7))), finish()],
+        INVALID_ARGUMENT,
+        "UPLOAD_OUT_OF_TURN",
+    ),
+    "a resume of nothing": ([resume(str(UUID(int=7))), *chunks(DATA), finish()], NOT_FOUND, "UPLOAD_NOT_FOUND"),
     "too many bytes": (
         [start(), *chunks(some_bytes(MIB + 1)), finish()],
         RESOURCE_EXHAUSTED,
@@ -166,6 +226,12 @@ RULE_BREAKERS = [
     (start("a\0b"), "start.filename"),
     (start(content_type="x" * 256), "start.content_type"),
     (start(size_bytes=-1), "start.size_bytes"),
+    (start(sha256=b"short"), "start.sha256"),
+    (start(request_id="seven"), "start.request_id"),
+    (start(labels={"Upper": "x"}), "start.labels[Upper]"),
+    (start(labels={"a": "x" * 256}), "start.labels[a]"),
+    (start(labels={f"n{n}": "" for n in range(65)}), "start.labels"),
+    (resume("seven"), "resume.upload_id"),
     (chunk(-1, b"x"), "chunk.offset"),
     (chunk(0, b""), "chunk.data"),
     (chunk(0, bytes(2 * MIB + 1)), "chunk.data"),

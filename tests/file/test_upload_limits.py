@@ -3,21 +3,27 @@
 import asyncio
 import os
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import pytest
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.domain.digest import Digest
+from services.file.domain.hashing import Hashing
+from services.file.domain.ledger import Claim, Ledger
+from services.file.domain.memory import MemoryBudget
 from services.file.domain.parts import PartWriter
+from services.file.domain.singles import Singles
+from services.file.models import Usage
 from services.file.store import open_parts
 from services.kit.database import Database
-from services.kit.ids import utc_now
+from services.kit.ids import utc_now, uuid7
 from tests.file.steps import (
     DEADLINE,
     MIB,
@@ -40,17 +46,42 @@ RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 DATA = some_bytes(3 * PART + 1000)
 
 
+@asynccontextmanager
+async def part_writer(database: Database, folder: Path) -> AsyncIterator[PartWriter]:
+    """The writer of an upload without a name."""
+    claim = Claim(uuid7(), uuid7(), epoch=0, persisted=0, is_named=False, kept=timedelta(minutes=1))
+    async with open_parts(folder.as_uri(), threads=1) as store:
+        ledger = Ledger(database, store, utc_now, claim, quota=Usage(MIB, 1), on_marked=lambda _: None)
+        hashing = Hashing(database, store, claim.upload_id, Digest(), 0)
+        singles = Singles(database, store, clock=utc_now, quota=Usage(MIB, 1))
+        yield PartWriter(ledger, store, singles, MemoryBudget(16 * MIB), hashing, part_bytes=8 * MIB)
+
+
+@contextmanager
+def costing_at_most(size: int) -> Iterator[None]:
+    """The block must not have more than so many bytes in memory at a time."""
+    tracemalloc.start()
+    yield
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < size
+
+
 async def test_tiny_chunks_cost_no_more_memory_than_their_bytes(database: Database, tmp_path: Path) -> None:
-    async with open_parts(tmp_path.as_uri(), threads=1) as store:
-        writer = PartWriter(
-            database, store, utc_now, user_id=uuid4(), part_bytes=8 * MIB, heartbeat=timedelta(minutes=1)
-        )
-        tracemalloc.start()
-        for _ in range(200_000):
-            await writer.add(os.urandom(2))
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert peak < 3 * 400_000
+    async with part_writer(database, tmp_path) as writer:
+        with costing_at_most(3 * 400_000):
+            for _ in range(200_000):
+                await writer.add(os.urandom(2))
+
+
+async def test_tiny_chunks_that_come_again_each_cost_no_more_memory_than_their_bytes(
+    database: Database, tmp_path: Path
+) -> None:
+    async with part_writer(database, tmp_path) as writer:
+        with costing_at_most(3 * 100_000):
+            for offset in range(0, 100_000, 2):
+                await writer.add(data := os.urandom(2))
+                assert writer.filling.holds(offset, data)
 
 
 async def test_an_upload_that_falls_silent_is_ended(

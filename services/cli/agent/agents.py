@@ -10,9 +10,9 @@ from rich.text import Text
 
 from parley.agent.v1 import agent_service_pb2 as pb2
 from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
-from services.cli.agent.writing import printable
 from services.cli.client.caller import Caller
 from services.cli.client.ending import Failed
+from services.cli.client.writing import printable
 
 PAGE = 100
 TABLE_WIDTH = 160

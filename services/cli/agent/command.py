@@ -36,8 +36,8 @@ def create(
     """Create an agent."""
     from parley.agent.v1 import agent_service_pb2 as pb2
     from parley.agent.v1.agent_service_pb2_grpc import AgentServiceStub
-    from services.cli.agent.writing import as_json, print_json
     from services.cli.client.caller import calling_agent
+    from services.cli.client.writing import as_json, print_json
 
     async def work() -> pb2.Agent:
         request = pb2.CreateAgentRequest(
@@ -72,8 +72,8 @@ def list_(
 ) -> None:
     """List your agents, newest first unless another order is asked for."""
     from services.cli.agent.agents import list_agents, print_table
-    from services.cli.agent.writing import as_json, print_json
     from services.cli.client.caller import calling_agent
+    from services.cli.client.writing import as_json, print_json
 
     async def work() -> None:
         found = []

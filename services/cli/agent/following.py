@@ -1,7 +1,6 @@
 """An execution, followed to its end over as many streams as that takes."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -13,14 +12,11 @@ from services.cli.agent.screen import Screen
 from services.cli.client.caller import Caller
 from services.cli.client.calls import bearer, failure_of, failures
 from services.cli.client.ending import Away, Failed
+from services.cli.client.patience import Patience
 
 R = TypeVar("R")
 
 STREAM_SECONDS = 3600.0
-# Within a minute an execution goes on whose process was lost.
-GIVE_UP_SECONDS = 60.0
-FIRST_DELAY = 0.2
-LONGEST_DELAY = 5.0
 ENDED = frozenset(
     {
         pb2.EXECUTION_STATE_SUCCEEDED,
@@ -74,20 +70,21 @@ class Following:
         except Failed as failure:
             self._screen.note(f"it cannot be cancelled: {failure}")
 
-    async def _insisting(self, work: Callable[["_Patience"], Awaitable[R]]) -> R:
+    async def _insisting(self, work: Callable[[Patience], Awaitable[R]]) -> R:
         """Do something again until the service is there for it. Raises Failed; Away after GIVE_UP_SECONDS in vain."""
-        patience = _Patience(self._screen)
+        patience = Patience(self._screen.note)
         while True:
             try:
                 return await work(patience)
             except Away as away:
+                # Within a minute an execution goes on whose process was lost.
                 await patience.wait_after(away)
 
     async def _get(self, _: Any = None) -> pb2.Execution:
         answer = await self._caller.call(self._executions.GetExecution, pb2.GetExecutionRequest(id=self._id))
         return answer.execution
 
-    async def _stream(self, patience: "_Patience") -> None:
+    async def _stream(self, patience: Patience) -> None:
         """Show what a stream gives, with another token when one has expired. Raises Failed; Away if it breaks."""
         token, is_new = await self._caller.credentials.token(), False
         while True:
@@ -101,7 +98,7 @@ class Following:
                 with failures(self._caller.target):
                     token, is_new = await self._caller.token_after(error, token), True
 
-    async def _show(self, token: str, patience: "_Patience") -> None:
+    async def _show(self, token: str, patience: Patience) -> None:
         metadata, seconds = bearer(token), STREAM_SECONDS
         call: Any
         if self._request is not None and not self._id:
@@ -135,28 +132,3 @@ class Following:
 
     def _how_to_go_on(self) -> tuple[str, ...]:
         return (f"`parley agent run --resume {self._id}` goes on with it",) if self._id else ()
-
-
-class _Patience:
-    """Waiting for a service, longer each time, and not for ever."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._since: float | None = None
-        self._delay = FIRST_DELAY
-
-    def renew(self) -> None:
-        """The service is there."""
-        self._since = None
-        self._delay = FIRST_DELAY
-
-    async def wait_after(self, away: Away) -> None:
-        """Wait for a while. Raises Away when that has been done for long enough."""
-        now = asyncio.get_running_loop().time()
-        if self._since is None:
-            self._since = now
-            self._screen.note(f"{away}; trying again")
-        if now - self._since > GIVE_UP_SECONDS:
-            raise away
-        await asyncio.sleep(self._delay * random.uniform(0.5, 1))  # noqa: S311  # not a secret
-        self._delay = min(2 * self._delay, LONGEST_DELAY)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from parley.agent.v1 import execution_service_pb2 as pb2
-from services.cli.agent.writing import as_json, one_line, print_json, printable
+from services.cli.client.writing import as_json, one_line, print_json, printable
 
 NOTE_CHARACTERS = 200
 

@@ -1,5 +1,6 @@
 """Somebody who calls a service: who it is, where the service is, and a token for each call."""
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,11 @@ from google.protobuf.message import Message
 from services.cli.client.calls import CALL_SECONDS, bearer, connected, failures, reason_of
 from services.cli.client.credentials import Credentials, GivenToken, Session
 from services.cli.client.profiles import Profile, config_folder
+from services.kit import base64url
 from services.kit.errors import SessionRevoked, TokenExpired, TokenInvalid
 
 AGENT_TARGET = "127.0.0.1:50052"
+FILE_TARGET = "127.0.0.1:50053"
 REFUSED_TOKENS = (TokenExpired.reason, TokenInvalid.reason)
 
 Request = TypeVar("Request", bound=Message)
@@ -38,6 +41,14 @@ class Caller:
             except grpc.aio.AioRpcError as error:
                 return await _answer(method, request, await self.token_after(error, token))
 
+    async def user_id(self) -> str:
+        """Whose token it is, as it says itself; empty if it does not say. Raises Failed."""
+        try:
+            _, claims, _ = (await self.credentials.token()).split(".")
+            return str(json.loads(base64url.decode(claims))["sub"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
     async def token_after(self, error: grpc.aio.AioRpcError, token: str) -> str:
         """Another token, after a call failed with this one. Raises Failed, or the error if the token is not why."""
         reason = reason_of(error)
@@ -54,12 +65,25 @@ async def calling_agent(profile: str, target: str, token: str) -> AsyncIterator[
 
     The service is at this target if there is one, else where the session has it. Raises Failed.
     """
+    async with _calling(profile, target or (AGENT_TARGET if token else ""), token, "agent") as caller:
+        yield caller
+
+
+@asynccontextmanager
+async def calling_file(profile: str, target: str, token: str) -> AsyncIterator[Caller]:
+    """The same for the file service."""
+    async with _calling(profile, target or (FILE_TARGET if token else ""), token, "file") as caller:
+        yield caller
+
+
+@asynccontextmanager
+async def _calling(profile: str, target: str, token: str, service: str) -> AsyncIterator[Caller]:
     credentials: Credentials
     if token:
-        credentials, target = GivenToken(token), target or AGENT_TARGET
+        credentials = GivenToken(token)
     else:
         credentials = session = Session(Profile(config_folder(os.environ), profile))
-        target = target or session.signed_in().agent_target
+        target = target or session.signed_in().target_of(service)
     async with connected(target) as channel:
         yield Caller(target, channel, credentials)
 

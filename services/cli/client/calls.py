@@ -8,6 +8,7 @@ import grpc
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
+from parley.common.v1 import status_pb2 as parley_status_pb2
 from services.cli.client.ending import Away, Failed
 from services.kit.outgoing import CHANNEL_OPTIONS
 from services.kit.status import reason_in
@@ -58,12 +59,16 @@ def failures(target: str) -> Iterator[None]:
 
 def failure_of(error: grpc.aio.AioRpcError, target: str) -> Failed:
     """What went wrong, as lines: field by field if it is fields that are wrong."""
-    reason, code = reason_of(error), error.code()
-    if not reason and code in LOST:
+    status, code = _status_of(error), error.code()
+    if not reason_of(error) and code in LOST:
         return Away(nothing_answers(target) if code == grpc.StatusCode.UNAVAILABLE else f"{target} did not answer")
-    violations = [f"{field.field} {field.description}" for field in _violations(error)]
-    lines = violations or [f"{error.details() or code.name} ({reason or code.name})"]
-    return Away(*lines) if code == grpc.StatusCode.UNAVAILABLE else Failed(*lines)
+    return _failure(code, error.details() or "", status)
+
+
+def failure_in(status: parley_status_pb2.Status) -> Failed:
+    """The same for a failure that was told inside a stream."""
+    code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    return _failure(code, status.message, status_pb2.Status.FromString(status.SerializeToString()))
 
 
 def nothing_answers(target: str) -> str:
@@ -81,11 +86,25 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-def _violations(error: grpc.aio.AioRpcError) -> list[details_pb2.BadRequest.FieldViolation]:
+def _failure(code: grpc.StatusCode, message: str, status: status_pb2.Status) -> Failed:
+    info, bad = details_pb2.ErrorInfo(), details_pb2.BadRequest()
+    quota, retry = details_pb2.QuotaFailure(), details_pb2.RetryInfo()
+    retry_after = None
+    for packed in status.details:
+        if packed.Unpack(retry):
+            retry_after = retry.retry_delay.ToMilliseconds() / 1000
+        for detail in (info, bad, quota):
+            packed.Unpack(detail)
+    said = message or code.name
+    if quota.violations:
+        said = f"{said.removesuffix('.')}: {'; '.join(one.description for one in quota.violations)}"
+    lines = [f"{field.field} {field.description}" for field in bad.field_violations]
+    kind = Away if code == grpc.StatusCode.UNAVAILABLE else Failed
+    return kind(*(lines or [f"{said} ({info.reason or code.name})"]), reason=str(info.reason), retry_after=retry_after)
+
+
+def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            bad = details_pb2.BadRequest()
-            for packed in status_pb2.Status.FromString(value).details:
-                if packed.Unpack(bad):
-                    return list(bad.field_violations)
-    return []
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status()

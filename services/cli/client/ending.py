@@ -12,12 +12,19 @@ EXIT_INTERRUPTED = 130
 
 
 class Failed(Exception):
-    """A command cannot do what it should. The texts are for its user."""
+    """A command cannot do what it should. The texts are for its user.
 
-    def __init__(self, *lines: str, code: int = EXIT_FAILED) -> None:
+    If a service is why, there is its reason, and the seconds after which it says that trying again may help.
+    """
+
+    def __init__(
+        self, *lines: str, code: int = EXIT_FAILED, reason: str = "", retry_after: float | None = None
+    ) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
         self.code = code
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class Away(Failed):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from services.cli.client.ending import EXIT_USAGE, Failed
+from services.cli.client.options import FILE_PORT
 from services.cli.file_lock import FileLock, LockHeldError
 
 LOCK_SECONDS = 30.0
@@ -29,6 +30,15 @@ class SignedIn:
     access_expires: float
     """When the access token expires, in seconds since the epoch."""
     refresh_token: str = field(repr=False)
+    file_target: str = ""
+    """Empty if it was not known at login, or not kept yet."""
+
+    def target_of(self, service: str) -> str:
+        """Where a service is. Raises Failed if that is not known."""
+        known = {"agent": self.agent_target, "file": self.file_target or beside(self.auth_target, FILE_PORT)}[service]
+        if not known:
+            raise Failed(f"where {service} is is not known: give --target", code=EXIT_USAGE)
+        return known
 
 
 class Profile:
@@ -90,6 +100,12 @@ class Profile:
         except OSError as error:
             raise Failed(f"{folder} cannot be a folder: {error.strerror}") from error
         return folder
+
+
+def beside(target: str, port: int) -> str:
+    """The address of a port on the host of another address; empty if that one is not HOST:PORT."""
+    host = re.fullmatch(r"(.+):\d+", target)
+    return f"{host[1]}:{port}" if host else ""
 
 
 def config_folder(environment: Mapping[str, str]) -> Path:

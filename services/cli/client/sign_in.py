@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.client.ending import EXIT_USAGE, Failed, NotSignedIn, ending
-from services.cli.client.options import ProfileName, Token
+from services.cli.client.options import AGENT_PORT, FILE_PORT, ProfileName, Token
 
-AGENT_PORT = 50052
 MAX_LABEL = 100
 
 
@@ -32,6 +31,14 @@ def login(
             envvar="PARLEY_AGENT_TARGET",
         ),
     ] = "",
+    file_target: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help=f"Where file is; by default on port {FILE_PORT} of auth's host.",
+            envvar="PARLEY_FILE_TARGET",
+        ),
+    ] = "",
     profile: ProfileName = "default",
     token: Token = "",
 ) -> None:
@@ -42,7 +49,7 @@ def login(
         place = Profile(config_folder(os.environ), profile)
         agent = agent_target or _beside(target)
         given = (email or _asked("Email", hidden=False), _first_line() if password_stdin else _asked("Password"))
-        print(asyncio.run(_sign_in(place, *given, target, agent)))
+        print(asyncio.run(_sign_in(place, *given, target, agent, file_target)))
     if token:
         sys.stderr.write("parley: PARLEY_TOKEN is set, and is used instead of this session\n")
 
@@ -55,7 +62,7 @@ def logout(profile: ProfileName = "default") -> None:
         print(asyncio.run(_sign_out(Profile(config_folder(os.environ), profile))))
 
 
-async def _sign_in(profile: Any, email: str, password: str, target: str, agent_target: str) -> str:
+async def _sign_in(profile: Any, email: str, password: str, target: str, agent: str, file: str) -> str:
     from parley.auth.v1 import auth_service_pb2 as pb2
     from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
     from services.cli.client.calls import CALL_SECONDS, connected, failures
@@ -67,7 +74,7 @@ async def _sign_in(profile: Any, email: str, password: str, target: str, agent_t
     async with connected(target) as channel:
         with failures(target):
             answer = await AuthServiceStub(channel).Login(request, timeout=CALL_SECONDS)
-    session = SignedIn(answer.user.email, target, agent_target, "", 0.0, "")
+    session = SignedIn(answer.user.email, target, agent, "", 0.0, "", file)
     async with profile.locked():
         profile.write(with_tokens(session, answer.tokens))
     return f"signed in as {answer.user.email}"

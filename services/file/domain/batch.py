@@ -1,18 +1,19 @@
 """The uploads of one UploadFiles stream."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import Protocol
 from uuid import UUID
 
 from services.file.domain.upload import Upload
 from services.file.errors import TooManyOpenUploads, UploadOutOfTurn
-from services.file.models import Progress, Resume, Start, Step, StoredFile
+from services.file.models import Finish, Progress, Resume, Start, Step, StoredFile
 from services.kit.errors import DomainError
 
 REMEMBERED_KEYS = 4096
+MOST_WAITING = 256
 
 Outcome = StoredFile | DomainError
 
@@ -28,80 +29,115 @@ class Opener(Protocol):
 
 
 class UploadBatch:
-    """The uploads of one stream. Each has one outcome, and what still comes for it afterwards is passed over."""
+    """The uploads of one stream. Each has one outcome, and what still comes for it afterwards is passed over.
+
+    One task gives it what comes, another takes the answers. A file is finished while the next ones come in.
+    """
 
     def __init__(self, uploads: Opener, user_id: UUID, *, most: int) -> None:
         self._uploads = uploads
         self._user_id = user_id
         self._most = most
         self._open: dict[str, Upload] = {}
+        self._finishing: dict[str, asyncio.Task[None]] = {}
         self._passed_over: OrderedDict[str, None] = OrderedDict()
         self._moved: dict[str, None] = {}
-        self._any_moved = asyncio.Event()
+        self._outcomes: deque[tuple[str, Outcome]] = deque()
+        self._has_ended = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
 
-    async def take(self, key: str, step: Step) -> Outcome | None:
-        """Take the next step of an upload; its outcome, if that is known now."""
+    async def take(self, key: str, step: Step) -> None:
+        """Take the next step of an upload. It waits while too many answers have not been taken."""
+        await self._until_free(key)
         starts = isinstance(step, Start | Resume)
         if self._is_passed_over(key, starts=starts):
-            return None
+            return
         try:
             if key not in self._open and not starts:
                 raise UploadOutOfTurn
             upload = self._open.get(key) or self._begin(key)
+            if isinstance(step, Finish):
+                self._finishing[key] = asyncio.create_task(self._finish(key, upload, step), name="finish-upload")
+                return
             await upload.take(step)
             if starts:
                 self._note_moved(key)
-            if not upload.finished:
-                return None
-            file = await upload.commit()
         except DomainError as error:
-            return await self._reject(key, error)
-        await self._end(key)
-        return file
+            await self._reject(key, error)
 
-    async def reject_message(self, key: str, error: DomainError, *, starts: bool) -> Outcome | None:
+    async def reject_message(self, key: str, error: DomainError, *, starts: bool) -> None:
         """As `take`, of a message that is not valid, for this reason; `starts` says whether it begins an upload."""
-        return None if self._is_passed_over(key, starts=starts) else await self._reject(key, error)
+        await self._until_free(key)
+        if not self._is_passed_over(key, starts=starts):
+            await self._reject(key, error)
 
-    async def end(self) -> list[tuple[str, Outcome]]:
-        """The client sends no more: the outcome of each upload that is still open."""
-        outcomes: list[tuple[str, Outcome]] = []
+    async def end(self) -> None:
+        """The client sends no more: every upload that is still open has its outcome on return."""
+        for task in list(self._finishing.values()):
+            await task
         for key, upload in list(self._open.items()):
             try:
                 await upload.commit()
             except DomainError as error:
-                outcomes.append((key, await self._reject(key, error)))
-        return outcomes
+                await self._reject(key, error)
+        self._has_ended = True
+        self._news.set()
+
+    async def answers(self) -> AsyncGenerator[tuple[str, Outcome | Progress], None]:
+        """The outcomes, and how far those with a name are that have none yet, until `end` and the last outcome."""
+        while True:
+            while self._outcomes:
+                yield self._outcomes.popleft()
+                self._room.set()
+            moved, self._moved = self._moved, {}
+            for key in moved:
+                if (upload := self._open.get(key)) is not None and (progress := upload.progress) is not None:
+                    yield key, progress
+            if self._outcomes or self._moved:
+                continue
+            if self._has_ended:
+                return
+            self._news.clear()
+            await self._news.wait()
 
     async def close(self) -> None:
         """Close what is still open: each, whatever becomes of the others."""
+        if self._finishing:
+            await asyncio.wait(self._finishing.values())
         async with AsyncExitStack() as stack:
             for key in list(self._open):
                 stack.push_async_callback(self._end, key)
 
-    async def wait_for_progress(self) -> None:
-        """Return once an upload that has a name has begun, or more of it is kept, since `progress` was last taken."""
-        await self._any_moved.wait()
+    async def _until_free(self, key: str) -> None:
+        if (finishing := self._finishing.get(key)) is not None:
+            await asyncio.wait((finishing,))
+        while len(self._outcomes) >= MOST_WAITING:
+            self._room.clear()
+            await self._room.wait()
 
-    def progress(self) -> list[tuple[str, Progress]]:
-        """How far those uploads are that have moved since the last time and have no outcome yet."""
-        moved, self._moved = self._moved, {}
-        self._any_moved.clear()
-        open_now = ((key, self._open.get(key)) for key in moved)
-        return [
-            (key, upload.progress) for key, upload in open_now if upload is not None and upload.progress is not None
-        ]
+    async def _finish(self, key: str, upload: Upload, step: Finish) -> None:
+        try:
+            await upload.take(step)
+            file = await upload.commit()
+        except DomainError as error:
+            await self._reject(key, error)
+        else:
+            await self._end(key)
+            self._answer(key, file)
+        finally:
+            del self._finishing[key]
 
     def _is_passed_over(self, key: str, *, starts: bool) -> bool:
         """Whether it is of an upload that was rejected: the client sent it before it knew."""
         return key in self._passed_over and not starts
 
-    async def _reject(self, key: str, error: DomainError) -> DomainError:
+    async def _reject(self, key: str, error: DomainError) -> None:
         self._passed_over[key] = None
         if len(self._passed_over) > REMEMBERED_KEYS:
             self._passed_over.popitem(last=False)
         await self._end(key)
-        return error
+        self._answer(key, error)
 
     def _begin(self, key: str) -> Upload:
         if len(self._open) >= self._most:
@@ -112,7 +148,11 @@ class UploadBatch:
 
     def _note_moved(self, key: str) -> None:
         self._moved[key] = None
-        self._any_moved.set()
+        self._news.set()
+
+    def _answer(self, key: str, outcome: Outcome) -> None:
+        self._outcomes.append((key, outcome))
+        self._news.set()
 
     async def _end(self, key: str) -> None:
         if (upload := self._open.pop(key, None)) is not None:

@@ -123,14 +123,14 @@ class Claims:
         expire_time = now + self._limits.named_kept
         upload = await UploadRows(tx).create(uuid7(), user_id, start, digest, now, expire_time, self._limits.quota)
         if upload is None:
-            raise QuotaExceeded(self._limits.quota)
+            raise QuotaExceeded(*self._limits.quota)
         return upload
 
     async def _check_quota(self, tx: AsyncConnection, user_id: UUID, start: Start) -> None:
         """Refuse at once what cannot end well; it is counted exactly as its parts come. Raises QuotaExceeded."""
         used = await UsageRows(tx).get(user_id)
         if used.bytes + (start.size_bytes or 0) > self._limits.quota.bytes or used.files >= self._limits.quota.files:
-            raise QuotaExceeded(self._limits.quota)
+            raise QuotaExceeded(*self._limits.quota)
 
 
 def _digest(start: Start) -> bytes:

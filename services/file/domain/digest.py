@@ -17,9 +17,13 @@ class Digest:
         self.position = 0
         """How many bytes have gone by."""
         self.crc32c = 0
-        self.content_type = ""
-        """What the first bytes look like; empty if they tell nothing."""
+        self._head = b""
         self._sha256 = hashlib.sha256()
+
+    @property
+    def content_type(self) -> str:
+        """What the first bytes look like; empty if they tell nothing."""
+        return sniff(self._head)
 
     @property
     def sha256(self) -> bytes:
@@ -28,9 +32,9 @@ class Digest:
 
     def take(self, runs: Sequence[bytes]) -> None:
         """Take the bytes that follow."""
-        if self.position == 0:
-            self.content_type = sniff(_head(runs))
         for run in runs:
+            if len(self._head) < SNIFFED_BYTES:  # However they are cut: the first run may be a single byte.
+                self._head += bytes(run[: SNIFFED_BYTES - len(self._head)])
             self._sha256.update(run)
             self.crc32c = google_crc32c.extend(self.crc32c, run)
             self.position += len(run)
@@ -42,7 +46,7 @@ class Digest:
     def copy(self) -> "Digest":
         """The same at this position, whatever the other takes from now on."""
         other = Digest()
-        other.position, other.crc32c, other.content_type = self.position, self.crc32c, self.content_type
+        other.position, other.crc32c, other._head = self.position, self.crc32c, self._head
         other._sha256 = self._sha256.copy()
         return other
 
@@ -65,12 +69,3 @@ class Digests:
         """What was kept, if it is of bytes that are persisted; otherwise one that begins at the beginning."""
         digest = self._kept.pop(upload_id, None)
         return digest if digest is not None and digest.position <= persisted else Digest()
-
-
-def _head(runs: Sequence[bytes]) -> bytes:
-    head = b""
-    for run in runs:
-        head += run[: SNIFFED_BYTES - len(head)]
-        if len(head) == SNIFFED_BYTES:
-            break
-    return head

@@ -123,7 +123,7 @@ class Download:
                 await asyncio.gather(ahead, return_exceptions=True)
 
     async def _read(self, position: int, pack: Callable[[Piece], T]) -> tuple[Part, list[T], int]:
-        """The part that holds the byte at a position, what it has of the range from there on, and the crc32c of that."""
+        """The part that holds the byte at a position, what it has of the range from there on, and its crc32c."""
         with told_to_the_client(self.file.upload_id):
             try:
                 part = await self._part_at(position)

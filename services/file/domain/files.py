@@ -16,7 +16,7 @@ from services.kit.pages import Page, PageRequest
 
 
 class Files:
-    """What can be done with files that are stored. To read are also others' that are shared; else they are not found."""
+    """What can be done with stored files. To read are also others' that are shared; else they are not found."""
 
     def __init__(
         self, db: Database, readers: Readers, *, clock: Callable[[], datetime], deleted_kept: timedelta

@@ -36,16 +36,17 @@ class Filling:
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Whether it has these bytes at this offset of the upload, which lie within it."""
-        self._join()
         at, left = offset - self.offset, memoryview(data)
-        for run in self._runs:
-            if at < len(run) and left:
+        for run in (*self._runs, self._small):  # As they are: joined for each comparison, they would stay tiny.
+            if at < len(run):
                 same = min(len(left), len(run) - at)
-                if left[:same] != memoryview(run)[at : at + same]:
+                if left[:same] != run[at : at + same]:
                     return False
                 left = left[same:]
+                if not left:
+                    return True
             at = max(at - len(run), 0)
-        return not left
+        return False
 
     def _join(self) -> None:
         if self._small:

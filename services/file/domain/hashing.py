@@ -51,7 +51,7 @@ class Hashing:
         return self._digest
 
     def follow(self, offset: int, runs: Sequence[bytes]) -> asyncio.Task[None] | None:
-        """Hash bytes that follow all before; None if they are read back later. The bytes stay as they are until then."""
+        """Hash bytes that follow all before; None if they are read back later."""
         self._expected = offset + sum(map(len, runs))
         if self.is_behind:
             return None
@@ -62,9 +62,9 @@ class Hashing:
         """So many bytes are in the store."""
         self._durable = persisted
         self._moved.set()
-        for position in [position for position in self._checkpoints if position < persisted]:
-            if persisted in self._checkpoints:
-                del self._checkpoints[position]
+        # Only the newest of them is needed: who reads back a large upload would have one for each of its parts.
+        for position in sorted(position for position in self._checkpoints if position <= persisted)[:-1]:
+            del self._checkpoints[position]
 
     def at(self, persisted: int) -> Digest | None:
         """The digest of so many bytes, or of fewer; None if there is none any more."""

@@ -37,8 +37,8 @@ class Claim:
 class Ledger:
     """Records the progress of one upload. All of it raises DatabaseUnavailable, and what it says.
 
-    `record`, `mark` and `publish` raise UploadTakenOver, UploadNotFound or CallTooLong when somebody else has the upload
-    now, or nobody: nothing is changed then.
+    `record`, `mark` and `publish` raise UploadTakenOver, UploadNotFound or CallTooLong when somebody else has the
+    upload now, or nobody: nothing is changed then.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Ledger:
             raise await self._lost()
         self._noted(persisted, now)
         if not fits:
-            raise QuotaExceeded(self._quota)
+            raise QuotaExceeded(*self._quota)
         self.is_recorded = True
 
     async def mark(self, persisted: int) -> None:
@@ -105,7 +105,7 @@ class Ledger:
             if self.is_recorded:
                 is_held = await rows.publish(file, self.claim.epoch)
             elif not await rows.publish_empty(file, self._quota):
-                raise QuotaExceeded(self._quota)
+                raise QuotaExceeded(*self._quota)
             else:
                 is_held = True
         if not is_held:
@@ -127,7 +127,7 @@ class Ledger:
         return is_held
 
     async def discard(self) -> None:
-        """The stream is over, and so is the upload, unless it is a file by now. What cannot be removed the sweep finds."""
+        """The stream is over, and so is the upload unless it is a file. What cannot be removed the sweep finds."""
         if not self.is_recorded:
             return
         try:

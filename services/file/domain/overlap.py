@@ -14,7 +14,7 @@ PARTS_AT_A_TIME = 100
 
 
 class Overlap:
-    """Compares bytes that come again with the parts that they were stored in, by crc32c, where a whole part comes again.
+    """Compares bytes that come again with the parts that they were stored in, by crc32c, where a whole part comes.
 
     They come in any order; what counts is that a part's bytes come from its first to its last one after the other.
     """
@@ -28,7 +28,7 @@ class Overlap:
         """Of the part that is being compared, as far as it has come; None if its beginning has not."""
 
     async def compare(self, offset: int, data: bytes, in_hand: Sequence[Part]) -> None:
-        """Take bytes that are stored, or on their way to the store in one of the parts in hand. Raises ContentMismatch."""
+        """Take bytes that are stored, or on their way there in one of the parts in hand. Raises ContentMismatch."""
         if offset != self._position:
             self._position, self._crc32c = offset, None
         while data:

@@ -12,6 +12,7 @@ from services.file.domain.filling import Filling
 from services.file.domain.hashing import Hashing
 from services.file.domain.ledger import Ledger
 from services.file.domain.memory import MemoryBudget
+from services.file.domain.singles import Singles
 from services.file.models import Part, StoredFile
 from services.file.store import PartStore
 from services.kit.errors import DatabaseUnavailable, DomainError
@@ -29,12 +30,21 @@ class PartWriter:
     """
 
     def __init__(
-        self, ledger: Ledger, store: PartStore, memory: MemoryBudget, hashing: Hashing, *, part_bytes: int
+        self,
+        ledger: Ledger,
+        store: PartStore,
+        singles: Singles,
+        memory: MemoryBudget,
+        hashing: Hashing,
+        *,
+        part_bytes: int,
     ) -> None:
         self.received = ledger.claim.persisted
         """The offset of the byte that comes next."""
         self._ledger = ledger
         self._store = store
+        self._singles = singles
+        self._single: Part | None = None
         self._memory = memory
         self._hashing = hashing
         self._part_bytes = part_bytes
@@ -45,7 +55,7 @@ class PartWriter:
         self._keys: list[str] = []
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
-        self._has_failed = False
+        self._failure: BaseException | None = None
 
     @property
     def upload_id(self) -> UUID:
@@ -69,8 +79,11 @@ class PartWriter:
 
     @property
     def digest(self) -> Digest | None:
-        """What is known of the bytes that are persisted, for whoever goes on; None if nothing is."""
-        return self._hashing.at(self._persisted)
+        """What is known of the bytes that are noted as durable, for whoever goes on; None if nothing is.
+
+        Those that are stored beyond may be given up, and others come in their place.
+        """
+        return self._hashing.at(self._ledger.marked)
 
     async def add(self, data: bytes) -> None:
         """Take the bytes that follow.
@@ -80,6 +93,7 @@ class PartWriter:
         """
         while self._storing and self._storing[0][1].done():
             await self._settle_one()
+        self._check_going()
         if self._ledger.is_quiet:
             await self._mark()
         while data:
@@ -92,15 +106,21 @@ class PartWriter:
                 await self._flush()
 
     async def close(self) -> Digest:
-        """Store what is left. All is durable on return, which is what holds of all bytes. Raises as `add`, StoredDataLost."""
+        """Store what is left. It is durable on return, which says what holds of it. Raises as `add`, StoredDataLost."""
+        if not self._ledger.is_recorded and not self._storing and self._filling.size:
+            return await self._store_single()
         await self._flush(is_last=True)
         while self._storing:
             await self._settle_one()
+        self._check_going()
         return await self._hashing.complete()
 
     async def publish(self, file: StoredFile) -> None:
         """Make the closed upload a file. Raises as Ledger.publish."""
-        await self._ledger.publish(file)
+        if self._single is not None:
+            await self._singles.publish(file, self._single)
+        else:
+            await self._ledger.publish(file)
         await self._end()
 
     async def keep(self) -> None:
@@ -116,7 +136,28 @@ class PartWriter:
     async def discard(self) -> None:
         """Remove the parts, unless the upload is a file by now; what cannot be removed is left to the sweep."""
         await self._end()
-        await self._ledger.discard()
+        if self._single is not None:
+            await self._singles.discard(self._single.key)
+        else:
+            await self._ledger.discard()
+
+    async def _store_single(self) -> Digest:
+        """All bytes that came are in hand: the database hears of them when they are a file."""
+        key = await self._singles.new_key()
+        offset, size, crc32c, runs = self._filling.taken()
+        self._filling = Filling(size)
+        self._single = Part(offset, size, crc32c, key)
+        # It is not cancelled with its caller: what comes to the store after `discard` nobody would know of.
+        self._storing.append((self._single, asyncio.create_task(self._put_single(self._single, runs))))
+        await self._settle_one()
+        return self._hashing.digest
+
+    async def _put_single(self, part: Part, runs: list[bytes]) -> None:
+        try:
+            with told_to_the_client(self.upload_id):
+                await self._store.put(part, runs, self._hashing.digest.take_one)
+        finally:
+            self._memory.give_back(part.size_bytes)
 
     async def _make_room(self, amount: int) -> None:
         if self._memory.try_take(amount):
@@ -145,14 +186,13 @@ class PartWriter:
     ) -> None:
         try:
             async with self._turn:
-                if self._has_failed:
-                    return
+                self._check_going()
                 await self._ledger.record(part, self._persisted)
                 self._keys.append(part.key)
             with told_to_the_client(self.upload_id):
                 await self._store.put(part, runs, self._hashing.digest.take_one if by_itself else _unhashed)
-        except BaseException:
-            self._has_failed = True
+        except BaseException as error:
+            self._failure = error
             raise
         finally:
             if hashed is not None:
@@ -160,6 +200,10 @@ class PartWriter:
             runs.clear()
             self._memory.give_back(part.size_bytes)
         self._note_stored(part)
+
+    def _check_going(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _note_stored(self, part: Part) -> None:
         self._stored[part.offset_bytes] = part.end
@@ -175,8 +219,8 @@ class PartWriter:
                 await asyncio.sleep(MARK_AFTER)
                 with suppress(DatabaseUnavailable):
                     await self._mark()
-        except DomainError:
-            self._has_failed = True  # Somebody else has the upload: whoever adds the next bytes hears of it.
+        except DomainError as error:
+            self._failure = error  # Somebody else has the upload: whoever stores the next part hears of it.
         finally:
             self._marking = None
 

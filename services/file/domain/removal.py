@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.file.repository.parts import PartRows
+from services.file.repository.reserved import ReservedRows
 from services.file.repository.uploads import UploadRows
 from services.file.store import PartStore
 from services.kit.database import Database
@@ -41,6 +42,27 @@ async def remove_upload(db: Database, store: PartStore, upload_id: UUID, *, name
             await PartRows(tx).delete(upload_id, keys)
     async with db.transaction() as tx:
         await UploadRows(tx).remove(upload_id, named_before=named_before)
+
+
+async def remove_reserved(db: Database, store: PartStore, now: datetime, before: datetime) -> int:
+    """Give up the names whose time is over, and remove what is stored under those given up before then; how many.
+
+    Raises StoreFailed.
+    """
+    given_up = PARTS_AT_A_TIME
+    while given_up == PARTS_AT_A_TIME:
+        async with db.read() as tx:
+            given_up = await ReservedRows(tx).give_up_expired(now, PARTS_AT_A_TIME)
+    removed = 0
+    while True:
+        async with db.read() as tx:
+            keys = await ReservedRows(tx).list_given_up(before, PARTS_AT_A_TIME)
+        if not keys:
+            return removed
+        await store.delete(keys)
+        async with db.read() as tx:
+            await ReservedRows(tx).forget(keys)
+        removed += len(keys)
 
 
 async def remove_given_up(db: Database, store: PartStore, before: datetime) -> int:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from services.file.domain.removal import NAMES_KEPT, remove_discarded, remove_given_up
+from services.file.domain.removal import NAMES_KEPT, remove_discarded, remove_given_up, remove_reserved
 from services.file.repository.files import FileRows
 from services.file.repository.uploads import UploadRows
 from services.file.store import PartStore, StoreFailed
@@ -59,6 +59,7 @@ class Sweep:
     async def _remove_given_up(self, now: datetime) -> None:
         try:
             removed = await remove_given_up(self._db, self._store, now - GRACE)
+            removed += await remove_reserved(self._db, self._store, now, now - GRACE)
         except StoreFailed as error:  # They stay listed, and the next run tries again.
             log.warning("store failed", cause=str(error))
             return

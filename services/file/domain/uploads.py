@@ -16,6 +16,7 @@ from services.file.domain.limits import UploadLimits
 from services.file.domain.memory import MemoryBudget
 from services.file.domain.overlap import Overlap
 from services.file.domain.parts import PartWriter
+from services.file.domain.singles import Singles
 from services.file.domain.slots import Slots
 from services.file.domain.upload import Upload
 from services.file.models import Resume, Start, StoredFile
@@ -40,6 +41,7 @@ class Uploads:
         self._clock = clock
         self._slots = Slots(in_the_process=limits.max_in_the_process, for_a_user=limits.max_for_a_user)
         self._memory = MemoryBudget(limits.memory_bytes)
+        self._singles = Singles(db, store, clock=clock, quota=limits.quota)
         self._digests = Digests(REMEMBERED_DIGESTS)
         self._written: dict[UUID, Written] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -85,8 +87,9 @@ class Uploads:
         await asyncio.shield(ending)
 
     async def settle(self) -> None:
-        """Wait for uploads that are being closed though their callers are gone."""
+        """Wait for uploads that are being closed though their callers are gone, and let go of what is reserved."""
         await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._singles.close()
 
     def _write(self, claim: Claim, declared: Start, on_marked: OnMarked) -> Written:
         upload_id = claim.upload_id
@@ -95,7 +98,9 @@ class Uploads:
             before.fence()
         digest = self._digests.take(upload_id, claim.persisted)
         hashing = Hashing(self._db, self._store, upload_id, digest, claim.persisted)
-        writer = PartWriter(ledger, self._store, self._memory, hashing, part_bytes=self.limits.part_bytes)
+        writer = PartWriter(
+            ledger, self._store, self._singles, self._memory, hashing, part_bytes=self.limits.part_bytes
+        )
         overlap = Overlap(self._db, upload_id)
         written = Written(claim, declared, writer, overlap, self._digests, limits=self.limits, clock=self._clock)
         if claim.is_named:
@@ -107,5 +112,6 @@ class Uploads:
             await upload.close()
         finally:
             self._slots.give_back(upload.user_id)
-            if (body := upload.body) is not None and self._written.get(body.upload_id) is body:
+            body = upload.body
+            if isinstance(body, Written) and self._written.get(body.upload_id) is body:
                 del self._written[body.upload_id]

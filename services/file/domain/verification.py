@@ -62,7 +62,7 @@ class Verification:
             return await VerificationRows(tx).count_bytes()
 
     async def find_damage(self, on_read: Callable[[int], object]) -> AsyncGenerator[Finding, None]:
-        """Read every part that is to be there and compare it with its crc32c; `on_read` is told how many bytes each had.
+        """Read every part that is to be there and compare it with its crc32c; `on_read` is told the size of each.
 
         Raises StoreUnavailable.
         """

@@ -6,14 +6,15 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 
 from parley.file.v1 import file_service_pb2 as pb2
+from services.file.mapping.chunks import MAX_CHUNK_BYTES, KeyedChunk
 from services.file.mapping.files import to_message
 from services.file.models import Chunk, Finish, Progress, Resume, Start, Step, StoredFile, Upload, UploadState, Usage
 from services.kit.errors import DomainError, ValidationFailed
 from services.kit.status import to_stream_status
 from services.kit.timestamps import to_timestamp
 
-MAX_CHUNK_BYTES = 2 * 1024 * 1024
-"""As the rule of UploadChunk.data says."""
+UploadFileMessage = pb2.UploadFileRequest | Chunk
+UploadFilesMessage = pb2.UploadFilesRequest | KeyedChunk
 
 _STATES = {UploadState.OPEN: pb2.UPLOAD_STATE_OPEN, UploadState.STORED: pb2.UPLOAD_STATE_STORED}
 
@@ -49,8 +50,15 @@ def to_start(start: pb2.UploadStart) -> Start:
     )
 
 
-def to_step(request: pb2.UploadFileRequest | pb2.UploadFilesRequest) -> Step:
+def to_keyed_step(request: UploadFilesMessage) -> tuple[str, Step]:
+    """Which upload a message is about, and the step that it is."""
+    return request if isinstance(request, KeyedChunk) else (request.key, to_step(request))
+
+
+def to_step(request: UploadFileMessage | pb2.UploadFilesRequest) -> Step:
     """The step of an upload that a message is."""
+    if isinstance(request, Chunk):
+        return request
     match request.WhichOneof("step"):
         case "start":
             return to_start(request.start)
@@ -79,17 +87,16 @@ def to_rejected(error: ValidationFailed) -> tuple[str, bool]:
     return request.key, request.WhichOneof("step") in ("start", "resume")
 
 
-def to_outcome(key: str, outcome: StoredFile | DomainError) -> pb2.UploadFilesResponse:
-    """The answer to one file of an UploadFiles stream."""
-    if isinstance(outcome, DomainError):
-        return pb2.UploadFilesResponse(key=key, rejected=to_stream_status(outcome))
-    return pb2.UploadFilesResponse(key=key, completed=to_message(outcome))
-
-
-def to_ack(key: str, progress: Progress) -> pb2.UploadFilesResponse:
-    """How far one upload of an UploadFiles stream is."""
-    ack = pb2.UploadAck(upload_id=str(progress.upload_id), persisted_size=progress.persisted_size)
-    return pb2.UploadFilesResponse(key=key, ack=ack)
+def to_answer(key: str, answer: StoredFile | DomainError | Progress) -> pb2.UploadFilesResponse:
+    """What is said of one file of an UploadFiles stream: its outcome, or how far it is."""
+    match answer:
+        case DomainError():
+            return pb2.UploadFilesResponse(key=key, rejected=to_stream_status(answer))
+        case Progress():
+            ack = pb2.UploadAck(upload_id=str(answer.upload_id), persisted_size=answer.persisted_size)
+            return pb2.UploadFilesResponse(key=key, ack=ack)
+        case _:
+            return pb2.UploadFilesResponse(key=key, completed=to_message(answer))
 
 
 def to_limits(

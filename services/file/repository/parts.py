@@ -113,9 +113,9 @@ _dead = (
     .returning(PartTable.size_bytes)
     .cte("dead")
 )
-_GIVE_UP = (
+_GIVE_UP = Prepared(
     update(UsageTable)
-    .where(UsageTable.user_id == bindparam("user_id"))
+    .where(UsageTable.user_id == bindparam("owner_id"))
     .values(bytes=UsageTable.bytes - select(func.coalesce(func.sum(_dead.c.size_bytes), 0)).scalar_subquery())
 )
 _LIVE = (
@@ -185,16 +185,14 @@ class PartRows:
 
     async def give_up(self, user_id: UUID, upload_id: UUID, persisted: int, now: datetime) -> None:
         """Give up the parts of an upload from an offset on. The upload is locked by this transaction."""
-        await self._tx.execute(
-            _GIVE_UP, {"user_id": user_id, "upload_id": upload_id, "persisted": persisted, "now": now}
-        )
+        await _GIVE_UP.run(self._tx, {"owner_id": user_id, "upload_id": upload_id, "persisted": persisted, "now": now})
 
     async def live_among(self, upload_id: UUID, keys: Sequence[str]) -> set[str]:
         """Which of these names of an upload's parts somebody needs."""
         return set((await self._tx.execute(_LIVE, {"upload_id": upload_id, "keys": list(keys)})).scalars())
 
     async def list_from(self, upload_id: UUID, position: int, limit: int) -> list[Part]:
-        """Some parts of an upload in their order, from the one that holds the byte at `position`, without those given up."""
+        """Some parts of an upload in their order, from the one that holds `position`, without those given up."""
         rows = await _PARTS_FROM.all(self._tx, {"upload_id": upload_id, "position": position, "limit": limit})
         return [Part._make(row) for row in rows]
 

@@ -5,7 +5,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam, cast, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,10 +30,11 @@ from services.kit.pages import Page, PageRequest
 _FILE_ID = (
     select(FileTable.id).where(FileTable.upload_id == UploadTable.id).correlate(UploadTable).scalar_subquery()
 ).label("file_id")
-_UPLOAD: tuple[Any, ...] = (*(getattr(UploadTable, name) for name in Upload._fields if name != "file_id"), _FILE_ID)
+_COLUMNS: tuple[Any, ...] = tuple(getattr(UploadTable, name) for name in Upload._fields if name != "file_id")
+_UPLOAD = (*_COLUMNS, _FILE_ID)
 _IS_OPEN = UploadTable.state == UploadState.OPEN
 _IS_OWN: tuple[ColumnElement[bool], ...] = (
-    UploadTable.user_id == bindparam("user_id"),
+    UploadTable.user_id == bindparam("owner_id"),
     UploadTable.resumable.is_(True),
 )
 _LIST = NewestFirst(Upload._make, _UPLOAD, *_IS_OWN, _IS_OPEN)
@@ -50,7 +64,7 @@ _CREATE = (
         [*_CREATED, "update_time"],
         select(*(_created(name) for name in _CREATED), _created("create_time")).select_from(_room),
     )
-    .returning(*_UPLOAD)
+    .returning(*_COLUMNS, null().label("file_id"))
 )
 _TAKE_OVER = (
     update(UploadTable)
@@ -115,11 +129,11 @@ class UploadRows:
 
     async def list_newest_first(self, user_id: UUID, page: PageRequest) -> Page[Upload]:
         """A page of the user's uploads that can be resumed, newest first, and how many there are in all."""
-        return await _LIST.page(self._tx, page, user_id=user_id)
+        return await _LIST.page(self._tx, page, owner_id=user_id)
 
     async def take_over(self, user_id: UUID, upload_id: UUID, now: datetime, expire_time: datetime) -> Upload | None:
         """Become the writer of an open upload, which is locked until the transaction ends; None if there is none."""
-        values = {"user_id": user_id, "upload_id": upload_id, "now": now, "new_expire_time": expire_time}
+        values = {"owner_id": user_id, "upload_id": upload_id, "now": now, "new_expire_time": expire_time}
         row = (await self._tx.execute(_TAKE_OVER, values)).first()
         return None if row is None else Upload._make(row)
 

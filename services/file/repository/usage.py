@@ -1,6 +1,7 @@
 """How much of their quotas users use. Whoever changes it has locked the upload that it is about, if there is one."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, CTE, BigInteger, Select, Uuid, any_, bindparam, delete, func, select, update
@@ -30,11 +31,12 @@ _FREE = (
     .where(UsageTable.user_id == _FREED.c.user_id)
     .values(bytes=UsageTable.bytes - _FREED.c.bytes, files=UsageTable.files - _FREED.c.files)
 )
-_GET = Prepared(select(UsageTable.bytes, UsageTable.files).where(UsageTable.user_id == bindparam("user_id")))
+_USED: tuple[Any, ...] = (UsageTable.bytes, UsageTable.files)
+_GET = Prepared(select(*_USED).where(UsageTable.user_id == bindparam("user_id")))
 
 
 def room_for(more: Select[tuple[UUID, int, int]]) -> CTE:
-    """Count what a statement adds: `user_id`, `bytes`, `files`. No row comes of it, and nothing is counted, over a quota.
+    """Count what a statement adds: `user_id`, `bytes`, `files`. Over a quota nothing is, and no row comes.
 
     The limits are the values `max_bytes` and `max_files`.
     """

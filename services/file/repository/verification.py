@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, case, func, or_, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, case, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.file.models import FileTable, PartTable, UploadState, UploadTable
+from services.file.models import FileTable, PartTable, ReservedPartTable, UploadState, UploadTable
 
 _SIZE = case((UploadTable.state == UploadState.STORED, FileTable.size_bytes), else_=UploadTable.persisted_size)
 _KEPT = (
@@ -15,7 +15,11 @@ _KEPT = (
     .outerjoin(FileTable, FileTable.upload_id == UploadTable.id)
     .where(or_(UploadTable.state == UploadState.STORED, UploadTable.state == UploadState.OPEN))
 )
-_KNOWN = select(PartTable.key).where(PartTable.key == any_(bindparam("keys", type_=ARRAY(Text))))
+_KEYS = bindparam("keys", type_=ARRAY(Text))
+_KNOWN = union_all(
+    select(PartTable.key).where(PartTable.key == any_(_KEYS)),
+    select(ReservedPartTable.key).where(ReservedPartTable.key == any_(_KEYS)),
+)
 
 
 class Kept(NamedTuple):
@@ -47,5 +51,5 @@ class VerificationRows:
         return (await self._tx.execute(_KEPT.where(UploadTable.id == upload_id))).first() is not None
 
     async def known_among(self, keys: Sequence[str]) -> set[str]:
-        """Which of these names are those of recorded parts. It looks at all parts there are: ask for many at once."""
+        """Which of these names are parts', or reserved for one. It looks at all parts: ask for many at once."""
         return set((await self._tx.execute(_KNOWN, {"keys": list(keys)})).scalars())

@@ -1,6 +1,7 @@
 """The RPCs by which files come in."""
 
 import asyncio
+from contextlib import aclosing
 from uuid import UUID
 
 from parley.file.v1 import file_service_pb2 as pb2
@@ -8,14 +9,23 @@ from services.file.domain.batch import UploadBatch
 from services.file.domain.claims import Claims
 from services.file.domain.uploads import Uploads
 from services.file.mapping.files import to_message
-from services.file.mapping.uploads import to_ack, to_limits, to_outcome, to_rejected, to_start, to_step, to_upload
-from services.kit.background import in_background
+from services.file.mapping.uploads import (
+    UploadFileMessage,
+    UploadFilesMessage,
+    to_answer,
+    to_keyed_step,
+    to_limits,
+    to_rejected,
+    to_start,
+    to_step,
+    to_upload,
+)
 from services.kit.calls import Call
 from services.kit.errors import ValidationFailed
 from services.kit.pages import next_page_token, read_page
 from services.kit.streams import Requests, Stream
 
-FilesStream = Stream[pb2.UploadFilesRequest, pb2.UploadFilesResponse]
+FilesStream = Stream[UploadFilesMessage, pb2.UploadFilesResponse]
 
 
 class UploadServicer:
@@ -61,7 +71,7 @@ class UploadServicer:
         await self._claims.cancel_upload(call.caller.user_id, UUID(request.id))
         return pb2.CancelUploadResponse()
 
-    async def UploadFile(self, requests: Requests[pb2.UploadFileRequest], call: Call) -> pb2.UploadFileResponse:
+    async def UploadFile(self, requests: Requests[UploadFileMessage], call: Call) -> pb2.UploadFileResponse:
         async with self._uploads.upload_file(call.caller.user_id) as upload:
             while (request := await requests.receive(self._idle_seconds)) is not None:
                 await upload.take(to_step(request))
@@ -69,33 +79,29 @@ class UploadServicer:
             return pb2.UploadFileResponse(file=to_message(await upload.commit()))
 
     async def UploadFiles(self, stream: FilesStream, call: Call) -> None:
-        turn = asyncio.Lock()
-        async with (
-            self._uploads.upload_files(call.caller.user_id) as batch,
-            in_background(_acknowledge(batch, stream, turn), "acknowledge-uploads"),
-        ):
-            while True:
-                try:
-                    request = await stream.requests.receive(self._idle_seconds)
-                    if request is None:
-                        break
-                    key = request.key
-                    outcome = await batch.take(key, to_step(request))
-                except ValidationFailed as error:
-                    key, starts = to_rejected(error)
-                    outcome = await batch.reject_message(key, error, starts=starts)
-                if outcome is not None:
-                    async with turn:
-                        await stream.send(to_outcome(key, outcome))
-            for key, outcome in await batch.end():
-                async with turn:
-                    await stream.send(to_outcome(key, outcome))
+        async with self._uploads.upload_files(call.caller.user_id) as batch:
+            answering = asyncio.create_task(_answer(batch, stream), name="answer-uploads")
+            try:
+                await self._receive(batch, stream)
+                await batch.end()
+                await answering
+            finally:
+                answering.cancel()
+                await asyncio.wait((answering,))
+
+    async def _receive(self, batch: UploadBatch, stream: FilesStream) -> None:
+        while True:
+            try:
+                request = await stream.requests.receive(self._idle_seconds)
+                if request is None:
+                    return
+                await batch.take(*to_keyed_step(request))
+            except ValidationFailed as error:
+                key, starts = to_rejected(error)
+                await batch.reject_message(key, error, starts=starts)
 
 
-async def _acknowledge(batch: UploadBatch, stream: FilesStream, turn: asyncio.Lock) -> None:
-    """Tell how far uploads are. Nothing is told of one that has its outcome: the turns see to that."""
-    while True:
-        await batch.wait_for_progress()
-        async with turn:
-            for key, progress in batch.progress():
-                await stream.send(to_ack(key, progress))
+async def _answer(batch: UploadBatch, stream: FilesStream) -> None:
+    async with aclosing(batch.answers()) as answers:
+        async for key, answer in answers:
+            await stream.send(to_answer(key, answer))

@@ -9,4 +9,15 @@ from services.file.store.opening import open_parts
 from services.file.store.parts import PartStore
 from services.file.store.protocol import Buffer, PartLost, PartMissing, Store, StoredObject, StoreFailed
 
-__all__ = ["Bucket", "Buffer", "Folder", "PartLost", "PartMissing", "PartStore", "Store", "StoreFailed", "StoredObject", "open_parts"]
+__all__ = [
+    "Bucket",
+    "Buffer",
+    "Folder",
+    "PartLost",
+    "PartMissing",
+    "PartStore",
+    "Store",
+    "StoreFailed",
+    "StoredObject",
+    "open_parts",
+]

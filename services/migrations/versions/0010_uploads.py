@@ -23,6 +23,14 @@ def upgrade() -> None:
         sa.Column("files", sa.BigInteger, nullable=False, comment="Uploads that are not discarded."),
         schema="file",
     )
+    op.create_table(
+        "reserved_parts",
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("expire_time", TIME, nullable=False, comment="When it is given up, or was."),
+        sa.Column("is_given_up", sa.Boolean, nullable=False, server_default=sa.false()),
+        schema="file",
+    )
+    op.create_index("ix_reserved_parts_expire_time", "reserved_parts", ["expire_time"], schema="file")
     op.execute(
         "INSERT INTO file.usage (user_id, bytes, files)"
         " SELECT u.user_id, coalesce(sum(p.bytes), 0), count(*) FROM file.uploads u"

@@ -47,7 +47,9 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove parts that belong to nothing; nothing else is ever changed.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
+    ] = False,
 ) -> None:
     """Read all that is kept, and compare it with its checksums; and find parts in the store that belong to nothing.
 

@@ -1,4 +1,4 @@
-"""What is written to a terminal or a pipe, where others have made it: models, tools, users."""
+"""What is written to a terminal or a pipe, where others have made it: models, tools, users, names of files."""
 
 import json
 import re
