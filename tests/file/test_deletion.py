@@ -56,7 +56,9 @@ async def assert_gone(files: FileServiceStub, who: Metadata, file_id: str) -> No
         await download(files, who, file_id)
     with raises_status(*NOT_FOUND):
         await delete(files, who, file_id)
-    update = pb2.UpdateFileRequest(id=file_id, file=pb2.FilePatch(filename="x"), update_mask=FieldMask(paths=["filename"]))
+    update = pb2.UpdateFileRequest(
+        id=file_id, file=pb2.FilePatch(filename="x"), update_mask=FieldMask(paths=["filename"])
+    )
     with raises_status(*NOT_FOUND):
         await files.UpdateFile(update, metadata=who)
 

@@ -104,7 +104,9 @@ async def test_files_come_in_the_order_that_was_asked_for_over_all_pages(
 async def test_the_file_that_was_changed_last_comes_first_where_that_is_asked_for(
     files: FileServiceStub, as_user: Any, list_files: Any, stored: list[pb2.File]
 ) -> None:
-    request = pb2.UpdateFileRequest(id=stored[1].id, file=pb2.FilePatch(filename="changed"), update_mask=FieldMask(paths=["filename"]))
+    request = pb2.UpdateFileRequest(
+        id=stored[1].id, file=pb2.FilePatch(filename="changed"), update_mask=FieldMask(paths=["filename"])
+    )
     await files.UpdateFile(request, metadata=as_user("ann"))
     assert names(await list_files(order_by="update_time desc"))[0] == "changed"
 

@@ -27,7 +27,9 @@ async def stored(files: FileServiceStub, as_user: Any) -> pb2.File:
 @pytest.fixture
 def update(files: FileServiceStub, as_user: Any, stored: pb2.File) -> Any:
     async def update(mask: list[str], name: str = "ann", etag: str = "", **fields: Any) -> pb2.File:
-        request = pb2.UpdateFileRequest(id=stored.id, file=pb2.FilePatch(**fields), update_mask=FieldMask(paths=mask), etag=etag)
+        request = pb2.UpdateFileRequest(
+            id=stored.id, file=pb2.FilePatch(**fields), update_mask=FieldMask(paths=mask), etag=etag
+        )
         return (await files.UpdateFile(request, metadata=as_user(name))).file
 
     return update
@@ -103,6 +105,8 @@ async def test_a_strangers_file_and_one_that_is_not_there_are_not_found(
 ) -> None:
     with raises_status(grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND"):
         await update(["filename"], name="bob", filename="mine")
-    request = pb2.UpdateFileRequest(id=str(uuid4()), file=pb2.FilePatch(filename="x"), update_mask=FieldMask(paths=["filename"]))
+    request = pb2.UpdateFileRequest(
+        id=str(uuid4()), file=pb2.FilePatch(filename="x"), update_mask=FieldMask(paths=["filename"])
+    )
     with raises_status(grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND"):
         await files.UpdateFile(request, metadata=as_user("ann"))
