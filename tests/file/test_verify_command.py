@@ -31,6 +31,7 @@ def verify(database_url: str, kept: Kept, tmp_path: Path) -> Verify:
         "PARLEY_DATABASE_URL": libpq_url(database_url),
         "PARLEY_DATA_DIR": str(tmp_path),
         "PARLEY_FILE_STORE_URL": kept.url,
+        "COLUMNS": "200",  # so that no sentence is broken
     }
 
     def verify(*arguments: str) -> tuple[int, str]:
@@ -68,6 +69,17 @@ async def test_where_all_is_well_it_says_how_much_it_has_read(
     await upload(files, as_user("bob"), whole(b""))
     await files.DeleteFile(pb2.DeleteFileRequest(id=stored.id), metadata=as_user("ann"))
     assert verify() == (0, f"4 parts with {len(DATA)} bytes read: all is well\n")
+
+
+def test_the_help_says_what_is_changed_and_what_the_exit_code_means(verify: Verify) -> None:
+    code, said = verify("--help")
+    assert code == 0
+    for told in (
+        "find parts in the store that belong to nothing",
+        "Remove parts that belong to nothing; nothing else is ever changed.",
+        "The exit code is 1 if something was found that remains.",
+    ):
+        assert told in said
 
 
 def test_where_nothing_is_kept_all_is_well(verify: Verify) -> None:
