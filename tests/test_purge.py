@@ -42,7 +42,7 @@ DATA = some_bytes(2 * PART + 100)
 # What was done to the user, and which of its sessions have ended, outlives it: the latter until the tokens expire.
 KEPT = {"auth.audit_events", "auth.revocations"}
 LOST = "UPDATE jobs.procrastinate_workers SET last_heartbeat = now() - interval '10 minutes'"
-BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
 
 
 class Tables:
@@ -227,12 +227,13 @@ async def test_a_worker_that_is_killed_in_any_step_loses_nothing(
     ):
         with psycopg.connect(tables.url) as holder:
             holder.execute(row)
+            holder_pid = holder.info.backend_pid
             command = (sys.executable, "-m", "services.cli", "worker")
             worker = await asyncio.create_subprocess_exec(*command, env=environment)
             try:
 
-                async def blocked() -> bool:
-                    return bool(tables.execute(BLOCKED)[0][0])
+                async def blocked(pid: int = holder_pid) -> bool:
+                    return bool(tables.execute(BLOCKED, pid)[0][0])
 
                 await eventually(blocked)
             finally:

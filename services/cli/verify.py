@@ -53,8 +53,9 @@ def verify(
 ) -> None:
     """Read all that is kept, and compare it with its checksums; and find parts in the store that belong to nothing.
 
-    Parts that belong to nothing are reported if they are more than a day old. The exit code is 1 if something was found
-    that remains.
+    Parts that belong to nothing are reported if they are more than a day old.
+
+    The exit code is 1 if something was found that remains.
     """
     from services.cli.operation import operate
     from services.file.settings import FileStoreSettings

@@ -51,7 +51,7 @@ class Scope:
 
     async def __aenter__(self) -> AsyncConnection:
         try:
-            self._connection = await self._engine.connect().start()
+            self._connection = await self._connect()
         except (exc.SQLAlchemyError, OSError) as error:
             raise _translated(error) from error
         try:
@@ -76,11 +76,32 @@ class Scope:
         if isinstance(error, Exception) and (translated := _translated(error)) is not error:
             raise translated from error
 
+    async def _connect(self) -> AsyncConnection:
+        # A connection that is being made or set up when its caller is cancelled is lost: SQLAlchemy leaves it to the
+        # garbage collector. So it is not cancelled, and what nobody waits for any more goes back to the pool.
+        connecting = asyncio.create_task(self._engine.connect().start(), name="connect")
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_give_back)
+            raise
+
     async def _begin(self) -> None:
         """What comes before the block."""
 
     async def _commit(self) -> None:
         """What comes after it unless it failed."""
+
+
+_going_back: set[asyncio.Task[None]] = set()
+
+
+def _give_back(connecting: asyncio.Task[AsyncConnection]) -> None:
+    if connecting.cancelled() or connecting.exception() is not None:
+        return  # There is none.
+    task = asyncio.create_task(connecting.result().close(), name="give-back")
+    _going_back.add(task)
+    task.add_done_callback(_going_back.discard)
 
 
 class Transaction(Scope):

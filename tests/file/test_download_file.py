@@ -173,20 +173,22 @@ async def test_a_range_is_not_sent_if_its_part_is_damaged_elsewhere(
 
 
 async def test_a_file_that_is_purged_meanwhile_is_not_found_and_not_lost(
-    files: FileServiceStub, as_user: Any, behind: Behind, run_jobs: RunJobs
+    serve_files: Any, as_user: Any, behind: Behind, run_jobs: RunJobs
 ) -> None:
+    files = await serve_files(file_max_bytes=12 * 2**20)
     # More than fits between server and client, so that the download goes on for as long as nobody reads it.
     ann, data = as_user("ann"), some_bytes(12 * 2**20)
     stored = await upload(files, ann, whole(data, chunk_bytes=2**20))
     call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
-    await call.read()
+    responses = aiter(call)
+    await anext(responses)
     await files.PurgeFile(pb2.PurgeFileRequest(id=stored.id), metadata=ann)
     await behind.execute(LATER)
     await run_jobs()
     assert not behind.parts()
     received = b""
     with raises_status(NOT_FOUND, "FILE_NOT_FOUND"):
-        async for response in call:
+        async for response in responses:
             received += response.chunk.data
     assert data.startswith(received)
 
@@ -197,10 +199,11 @@ async def test_a_deleted_file_goes_on_coming_to_who_had_begun(
     ann, data = as_user("ann"), some_bytes(9 * 2**20)
     stored = await upload(files, ann, whole(data, chunk_bytes=2**20))
     call = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
-    await call.read()
+    responses = aiter(call)
+    await anext(responses)
     await files.DeleteFile(pb2.DeleteFileRequest(id=stored.id), metadata=ann)
     await run_jobs()
-    assert b"".join([response.chunk.data async for response in call]) == data
+    assert b"".join([response.chunk.data async for response in responses]) == data
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3])

@@ -29,6 +29,8 @@ from tests.support import bearer, detail, reason_of, status_of
 
 KEY_ID, SECRET = "AKIACANARY0123456789", "canary-secret-that-is-told-to-nobody"
 URL = "s3://bucket/prefix"
+BUSY_SECONDS = 3.0
+"""What a busy machine may add; without what the bounds look for it takes a dozen seconds, or three minutes."""
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_a_store_that_hangs_fails_in_one_and_a_half_times_the_timeout(call: str)
     begun = time.monotonic()
     with pytest.raises(StoreFailed):
         failing(timeout=1.0)[call]()
-    assert time.monotonic() - begun < 1.5 + 0.5
+    assert time.monotonic() - begun < 1.5 + BUSY_SECONDS
 
 
 @pytest.mark.usefixtures("hanging")
@@ -144,7 +146,7 @@ async def test_those_who_wait_for_a_store_that_hangs_do_not_wait_one_after_the_o
             *(parts.put(part, [b"x"], lambda _: None) for _ in range(50)), return_exceptions=True
         )
     assert all(isinstance(result, StoreFailed) for result in results)
-    assert time.monotonic() - begun < 0.5 + 2 * 1.5 * 0.5
+    assert time.monotonic() - begun < 0.5 + 1.5 * 0.5 + BUSY_SECONDS
 
 
 async def test_a_service_starts_without_its_store_and_says_unavailable(serve_files: Any, as_user: Any, at: Any) -> None:

@@ -93,7 +93,9 @@ async def test_what_still_comes_of_a_rejected_file_is_passed_over_until_it_start
 ) -> None:
     corrupt = [start(), chunk(0, b"abc", crc32c=1), chunk(3, b"def"), finish(), finish(sha256=b"not valid either")]
     requests = chain(all_of("a", corrupt), all_of("b", whole(DATA)), all_of("a", whole(DATA)))
-    assert await outcomes(files, as_user("ann"), requests) == [("a", "CHUNK_CORRUPT"), ("b", "ok"), ("a", "ok")]
+    first, *others = await outcomes(files, as_user("ann"), requests)
+    assert first == ("a", "CHUNK_CORRUPT")
+    assert sorted(others) == [("a", "ok"), ("b", "ok")]  # Whichever is stored first.
 
 
 async def test_a_key_can_be_used_again_once_it_was_answered(files: FileServiceStub, as_user: Any) -> None:

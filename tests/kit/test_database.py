@@ -1,11 +1,13 @@
 """The database: work that commits whole or not at all, and a clear answer while it is away."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from google.rpc import error_details_pb2 as details_pb2
 from grpc import StatusCode
@@ -180,6 +182,54 @@ async def test_calls_that_are_cut_off_leave_no_connection_and_no_row_behind(sett
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(insert_and_wait(number), 0.05)
         assert await asyncio.wait_for(count(database), 5) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_new", "step"),
+    [
+        *(("transaction", True, step) for step in range(1, 6)),
+        *(("transaction", False, step) for step in range(1, 4)),
+        *(("read", True, step) for step in range(1, 5)),
+        ("read", False, 1),
+    ],
+)
+async def test_a_call_that_is_cut_off_while_it_gets_its_connection_gives_it_back(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    is_new: bool,
+    step: int,
+) -> None:
+    wait, steps, reached = psycopg.AsyncConnection.wait, 0, asyncio.Event()
+
+    async def wait_longer(connection: Any, *given: Any, **named: Any) -> Any:
+        nonlocal steps
+        result = await wait(connection, *given, **named)
+        steps += 1
+        if steps == step:
+            reached.set()
+            await asyncio.sleep(0.1)
+        return result
+
+    async with Database.open(settings(DatabaseSettings, database_pool_size=1)) as database:
+
+        async def use() -> None:
+            async with getattr(database, kind)() as tx:
+                await tx.execute(text("SELECT 1"))
+
+        if not is_new:
+            await use()
+        with monkeypatch.context() as slow:
+            slow.setattr(psycopg.AsyncConnection, "wait", wait_longer)
+            using = asyncio.create_task(use())
+            await asyncio.wait_for(reached.wait(), 10)
+            using.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await using
+        await use()  # There is only one.
+        gc.collect()
+    assert "garbage collector" not in caplog.text
 
 
 async def test_no_statement_runs_longer_than_its_limit(settings: Settings) -> None:

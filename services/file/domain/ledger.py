@@ -140,6 +140,8 @@ class Ledger:
 
     async def remove_unneeded(self, keys: list[str]) -> None:
         """Remove those of these parts that belong to no upload: they came to the store after they were given up."""
+        if not keys:
+            return
         try:
             async with self._db.read() as tx:
                 live = await PartRows(tx).live_among(self.claim.upload_id, keys)

@@ -140,6 +140,8 @@ class PartWriter:
             await self._singles.discard(self._single.key)
         else:
             await self._ledger.discard()
+            # The sweep may have been here before the last of them were stored.
+            await self._ledger.remove_unneeded(self._keys)
 
     async def _store_single(self) -> Digest:
         """All bytes that came are in hand: the database hears of them when they are a file."""

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from services.file.domain.batch import UploadBatch
 from services.file.domain.bodies import Body, Replayed, Written
 from services.file.domain.claims import Claims
@@ -22,6 +24,9 @@ from services.file.domain.upload import Upload
 from services.file.models import Resume, Start, StoredFile
 from services.file.store import PartStore
 from services.kit.database import Database
+from services.kit.faults import describe_fault
+
+log = structlog.get_logger()
 
 REMEMBERED_DIGESTS = 1024
 
@@ -83,13 +88,18 @@ class Uploads:
         """
         ending = asyncio.create_task(self._end(upload), name="end-upload")
         self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+        ending.add_done_callback(self._note_ended)
         await asyncio.shield(ending)
 
     async def settle(self) -> None:
         """Wait for uploads that are being closed though their callers are gone, and let go of what is reserved."""
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._singles.close()
+
+    def _note_ended(self, ending: asyncio.Task[None]) -> None:
+        self._ending.discard(ending)
+        if not ending.cancelled() and (error := ending.exception()) is not None:  # Its caller may be gone.
+            log.error("upload was not closed: what is left of it waits for the sweep", fault=describe_fault(error))
 
     def _write(self, claim: Claim, declared: Start, on_marked: OnMarked) -> Written:
         upload_id = claim.upload_id
