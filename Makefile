@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-s3 test-slow check gen fmt lock bench clean
+.PHONY: help setup up demo test test-s3 test-slow clients check gen fmt lock bench clean
 
 help: ## List these words
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: setup ## Run the tests that are quick
 test-s3: setup ## Run the tests of files, slow ones too, against an S3 server instead of a folder; it is built with Go
 	@$(BIN)/python -m tools.s3_server
 	@exec $(BIN)/python -m pytest --quiet --s3 --numprocesses auto --maxprocesses 4 tests/file $(ARGS)
+
+clients: setup ## Build the client in Go, and run the tests of clients in other languages than Python
+	@$(BIN)/python -m tools.go_client
+	@exec $(BIN)/python -m pytest --quiet --clients -m clients $(ARGS)
 
 test-slow: setup ## Run the others: processes killed, crowds, the whole suite as people run it
 	@exec $(BIN)/python -m pytest --quiet -m slow $(ARGS)

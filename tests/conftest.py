@@ -25,6 +25,7 @@ from services.kit.server import Service, running
 from services.kit.settings import DatabaseSettings, ServiceSettings
 from services.migrations import migrate
 from tests.support import Metadata, TestKeys, bearer, identity_of, until
+from tools.go_client import PROGRAMS
 
 S = TypeVar("S", bound=DatabaseSettings)
 Serve = Callable[..., Awaitable[grpc.aio.Channel]]
@@ -35,6 +36,15 @@ pytest_plugins = ["tests.canaries"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--s3", action="store_true", help="keep files on an S3 server that the tests start")
+    parser.addoption("--clients", action="store_true", help="run the clients that `make clients` builds, too")
+
+
+@pytest.fixture
+def go_programs(request: pytest.FixtureRequest) -> Path:
+    """Where the programs of the client in Go are; without --clients, tests that ask for them are skipped."""
+    if not request.config.getoption("--clients"):
+        pytest.skip("needs a client in Go: make clients")
+    return PROGRAMS
 
 
 @pytest.fixture(scope="session")

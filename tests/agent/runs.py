@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-
 from parley.agent.v1 import execution_service_pb2 as pb2
 from parley.agent.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from tests.support import DEADLINE, Metadata
@@ -113,8 +111,3 @@ async def get(executions: ExecutionServiceStub, execution_id: str, metadata: Met
     """An execution as it is now."""
     request = pb2.GetExecutionRequest(id=execution_id)
     return (await executions.GetExecution(request, metadata=metadata, timeout=DEADLINE)).execution
-
-
-def channel_to(address: str) -> grpc.aio.Channel:
-    """A channel that shares its connection with no other."""
-    return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])

@@ -21,10 +21,10 @@ from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
 from services.kit.database import libpq_url
-from tests.agent.agent_process import AgentProcess, agent_process, until_serving
 from tests.agent.conftest import draft
-from tests.agent.runs import Transcript, channel_to, get, watch, watching
+from tests.agent.runs import Transcript, get, watch, watching
 from tests.auth.suite import eventually, sign_up, start
+from tests.service_process import ServiceProcess, channel_to, service_process
 from tests.support import Metadata, until
 
 pytestmark = pytest.mark.slow
@@ -47,13 +47,13 @@ class Scene:
         self.metadata: Metadata = ()
         self.agent_id = ""
 
-    async def serve(self, name: str, **settings: str) -> tuple[AgentProcess, ExecutionServiceStub]:
+    async def serve(self, name: str, **settings: str) -> tuple[ServiceProcess, ExecutionServiceStub]:
         """Another process of the agent service, ready."""
         process = self._stack.enter_context(
-            agent_process(self._url, self._folder, name, auth_address=self._auth_address, **settings)
+            service_process("agent", self._url, self._folder, name, auth_address=self._auth_address, **settings)
         )
         channel = await self._stack.enter_async_context(channel_to(process.address))
-        await until_serving(channel)
+        await process.until_serving()
         if not self.agent_id:
             request = draft(config={"echo": {"delay_ms": DELAY_MS}})
             self.agent_id = (await AgentServiceStub(channel).CreateAgent(request, metadata=self.metadata)).agent.id

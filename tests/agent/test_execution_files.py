@@ -23,8 +23,9 @@ from services.file.wiring import open_file
 from services.kit.server import running
 from tests.agent.conftest import draft
 from tests.agent.providers.server import ProviderServer
-from tests.agent.runs import channel_to, get, run
+from tests.agent.runs import get, run
 from tests.conftest import Serve
+from tests.service_process import channel_to
 from tests.sharing import Sharing
 from tests.support import Metadata, TestKeys, bearer, detail, identity_of, raises_status, reason_of, status_of
 

@@ -3,16 +3,14 @@
 import asyncio
 import json
 import math
-import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import psutil
 import psycopg
 import pytest
 from argon2 import PasswordHasher
@@ -22,7 +20,7 @@ from parley.auth.v1 import auth_service_pb2 as pb2
 from parley.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from services.kit.ids import uuid7
 from tests.cli.processes_seen import ROOT
-from tests.cli.test_demo import free_ports
+from tests.service_process import channel_to, service_process
 
 pytestmark = pytest.mark.slow
 
@@ -42,51 +40,6 @@ QUIET_SECONDS = 0.050
 DEADLINE = 60.0
 
 
-class AuthProcess:
-    """`parley serve auth` as a process of its own, and how much memory it has had at the most."""
-
-    def __init__(self, process: subprocess.Popen[bytes], address: str) -> None:
-        self.address = address
-        self._process = psutil.Process(process.pid)
-        self.peak = 0
-
-    def memory(self) -> int:
-        """Its resident memory now."""
-        used = int(self._process.memory_info().rss)
-        self.peak = max(self.peak, used)
-        return used
-
-
-@contextmanager
-def auth_process(database_url: str, folder: Path, name: str) -> Iterator[AuthProcess]:
-    """The process, for the time of the block."""
-    (port,) = free_ports(1)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
-    ours = {
-        "PARLEY_DATABASE_URL": database_url,
-        "PARLEY_DATA_DIR": str(folder / "data"),
-        "PARLEY_AUTH_PORT": str(port),
-        "PARLEY_AUTH_HASH_SLOTS": str(HASH_SLOTS),
-        "PARLEY_LOG_FORMAT": "json",  # as in production, and in half the time
-    }
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "serve", "auth"],
-            env=inherited | ours,
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield AuthProcess(process, f"127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.kill()
-        process.wait()
-
-
 @contextmanager
 def storm(address: str, emails: list[str]) -> Iterator["subprocess.Popen[str]"]:
     """A client in a process of its own that waits for the word to log in with all of these at once."""
@@ -98,13 +51,6 @@ def storm(address: str, emails: list[str]) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
-
-
-@asynccontextmanager
-async def own_channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel that shares its connection with no other."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield channel
 
 
 def add_users(database_url: str) -> list[str]:
@@ -138,30 +84,35 @@ async def test_two_hundred_logins_at_once_leave_the_server_alive_and_its_memory_
     database_url: str, tmp_path: Path
 ) -> None:
     emails = add_users(database_url)
-    with auth_process(database_url, tmp_path, "auth") as server, auth_process(database_url, tmp_path, "idle") as idle:
+    slots = {"PARLEY_AUTH_HASH_SLOTS": str(HASH_SLOTS)}
+    with (
+        service_process("auth", database_url, tmp_path, "auth", **slots) as server,
+        service_process("auth", database_url, tmp_path, "idle", **slots) as idle,
+    ):
         async with (
-            own_channel(server.address) as to_server,
-            own_channel(idle.address) as to_idle,
-            own_channel(server.address) as for_logins,
+            channel_to(server.address) as to_server,
+            channel_to(idle.address) as to_idle,
+            channel_to(server.address) as for_logins,
         ):
             healths = [health_pb2_grpc.HealthStub(channel) for channel in (to_server, to_idle)]
             auth = AuthServiceStub(for_logins)
-            for health in healths:
-                await until_serving(health)
+            await server.until_serving()
+            await idle.until_serving()
             for email in emails[:HASH_SLOTS]:
                 await login(auth, email)  # So that everything has been used once, and idle is idle.
             memory_before = server.memory()
             attempts = []
             for _ in range(ATTEMPTS):
                 with storm(server.address, [emails[number % USERS] for number in range(LOGINS)]) as client:
-                    outcome, (p99, idle_p99) = await weather(client, healths, server)
+                    outcome, (p99, idle_p99) = await weather(client, healths)
                 assert set(outcome) <= {"OK", "RESOURCE_EXHAUSTED with RetryInfo"}, outcome
                 assert outcome["OK"] == LOGINS, outcome
                 attempts.append((idle_p99, p99))
                 if idle_p99 < QUIET_SECONDS:
                     break
             most = memory_before + HASH_SLOTS * HASH_BYTES + OTHER_BYTES
-            assert server.peak <= most, f"{server.peak / 2**20:.0f} MiB, idle {memory_before / 2**20:.0f} MiB"
+            peak = server.peak_memory()
+            assert peak <= most, f"{peak / 2**20:.0f} MiB, idle {memory_before / 2**20:.0f} MiB"
             await asyncio.gather(*(login(auth, email) for email in emails))
             idle_p99, p99 = min(attempts)
             # What a process without anything to do takes longer on a busy machine is not the storm's doing.
@@ -170,7 +121,7 @@ async def test_two_hundred_logins_at_once_leave_the_server_alive_and_its_memory_
 
 
 async def weather(
-    client: "subprocess.Popen[str]", healths: list[health_pb2_grpc.HealthStub], server: AuthProcess
+    client: "subprocess.Popen[str]", healths: list[health_pb2_grpc.HealthStub]
 ) -> tuple[dict[str, int], list[float]]:
     """Let the storm loose. How its logins ended, and the p99 of the checks of each server meanwhile, in seconds.
 
@@ -186,7 +137,6 @@ async def weather(
     while not ended.done():
         for health, sent in zip(healths, checks, strict=True):
             sent.append(asyncio.create_task(check(health)))
-        server.memory()
         await asyncio.sleep(CHECK_INTERVAL)
     times = [sorted(await asyncio.gather(*sent)) for sent in checks]
     assert all(len(each) >= LEAST_CHECKS for each in times)
@@ -202,13 +152,3 @@ async def check(health: health_pb2_grpc.HealthStub) -> float:
         return math.inf
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     return time.perf_counter() - started
-
-
-async def until_serving(health: health_pb2_grpc.HealthStub) -> None:
-    """Wait until the server can work."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=DEADLINE)
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-            await asyncio.sleep(0.02)

@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from tests.auth import suite
-from tests.cli.file_process import FileProcess, file_process
 from tests.cli.parley_process import Parley, Running, Services
 from tests.cli.relay import Relay
+from tests.service_process import ServiceProcess, channel_to, service_process
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +26,15 @@ AGAIN = "the same command again goes on with it"
 
 
 @pytest.fixture
-async def served(services: Services, database_url: str, tmp_path: Path) -> AsyncIterator[FileProcess]:
+async def served(services: Services, database_url: str, tmp_path: Path) -> AsyncIterator[ServiceProcess]:
     limits = {"PARLEY_FILE_MAX_BYTES": str(64 * MIB), "PARLEY_FILE_PART_BYTES": str(PART)}
-    with file_process(database_url, tmp_path, services.auth.address, **limits) as process:
+    with service_process("file", database_url, tmp_path, auth_address=services.auth.address, **limits) as process:
         await process.until_serving()
         yield process
 
 
 @pytest.fixture
-async def relay(served: FileProcess) -> AsyncIterator[Relay]:
+async def relay(served: ServiceProcess) -> AsyncIterator[Relay]:
     async with Relay(served.address).running() as running:
         yield running
 
@@ -58,7 +57,7 @@ def folder(tmp_path: Path, signed_in: Parley) -> Path:
 class Files:
     """What the tests see at the file service."""
 
-    def __init__(self, served: FileProcess, services: Services) -> None:
+    def __init__(self, served: ServiceProcess, services: Services) -> None:
         self._served = served
         self._services = services
 
@@ -70,13 +69,12 @@ class Files:
 
     async def _call(self, method: str, request: Any) -> Any:
         me = (await suite.sign_in(self._services.auth_stub)).metadata
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(self._served.address, options=options) as channel:
+        async with channel_to(self._served.address) as channel:
             return await getattr(FileServiceStub(channel), method)(request, metadata=me, timeout=10)
 
 
 @pytest.fixture
-def files(served: FileProcess, services: Services) -> Files:
+def files(served: ServiceProcess, services: Services) -> Files:
     return Files(served, services)
 
 
@@ -93,7 +91,7 @@ async def held(relay: Relay) -> None:
 
 
 async def test_files_come_down_as_they_went_up(
-    signed_in: Parley, served: FileProcess, files: Files, big: Path, folder: Path
+    signed_in: Parley, served: ServiceProcess, files: Files, big: Path, folder: Path
 ) -> None:
     paths = [big, big.with_name("empty"), big.with_name("one part"), big.with_name("Grüezi.txt")]
     for path, content in zip(paths[1:], (b"", os.urandom(PART), b"hello"), strict=True):
@@ -115,7 +113,7 @@ async def test_files_come_down_as_they_went_up(
 
 @pytest.mark.parametrize("filename", ["../../x", "..", "/etc/passwd", "a\x1b[31m"])
 async def test_a_name_of_a_stranger_does_no_harm(
-    signed_in: Parley, served: FileProcess, folder: Path, filename: str
+    signed_in: Parley, served: ServiceProcess, folder: Path, filename: str
 ) -> None:
     to = ("--target", served.address)
     up = await signed_in.run("upload", "-", "--name", filename, *to, stdin="hello")
@@ -149,7 +147,7 @@ async def test_an_upload_goes_on_where_it_was_ended(
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
 async def test_a_download_goes_on_where_it_was_ended(
-    signed_in: Parley, served: FileProcess, relay: Relay, big: Path, folder: Path, how: str
+    signed_in: Parley, served: ServiceProcess, relay: Relay, big: Path, folder: Path, how: str
 ) -> None:
     id_ = (await signed_in.run("upload", str(big), "--target", served.address)).stdout.strip()
     relay.hold_after(20 * MIB)
@@ -172,7 +170,7 @@ async def test_a_download_goes_on_where_it_was_ended(
 
 
 async def test_transfers_outlive_the_server(
-    signed_in: Parley, served: FileProcess, relay: Relay, files: Files, big: Path, folder: Path
+    signed_in: Parley, served: ServiceProcess, relay: Relay, files: Files, big: Path, folder: Path
 ) -> None:
     relay.hold_after(15 * MIB)
     up = await signed_in.begin("upload", str(big), "--target", relay.address)
@@ -193,7 +191,7 @@ async def test_transfers_outlive_the_server(
     assert digest(folder / "big.bin") == digest(big)
 
 
-async def test_pipes_outlive_cuts(signed_in: Parley, served: FileProcess, relay: Relay, big: Path) -> None:
+async def test_pipes_outlive_cuts(signed_in: Parley, served: ServiceProcess, relay: Relay, big: Path) -> None:
     text = (await asyncio.to_thread(big.read_bytes)).hex()
     relay.hold_after(30 * MIB)
     run = await signed_in.begin("upload", "-", "--name", "hex", "--target", relay.address)
@@ -231,7 +229,7 @@ async def test_who_resumes_last_has_the_upload(signed_in: Parley, relay: Relay, 
     assert len(await files.all()) == 1
 
 
-async def test_what_the_service_does_not_take_is_said(signed_in: Parley, served: FileProcess, big: Path) -> None:
+async def test_what_the_service_does_not_take_is_said(signed_in: Parley, served: ServiceProcess, big: Path) -> None:
     with big.open("ab") as file:
         file.truncate(65 * MIB)
     ended = await signed_in.run("upload", str(big), "--target", served.address)
@@ -248,7 +246,7 @@ def end(run: Running, how: str) -> None:
         run.process.kill()
 
 
-async def restart(served: FileProcess, relay: Relay) -> None:
+async def restart(served: ServiceProcess, relay: Relay) -> None:
     """Kill the server, and start it again."""
     await asyncio.to_thread(served.kill)
     relay.cut()

@@ -1,7 +1,9 @@
 """Whoever uploads, by whatever style of client, is told why it was refused, and never INTERNAL in its place."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -64,13 +66,34 @@ async def by_threads(address: str, metadata: Metadata, requests: Requests) -> st
     return await asyncio.to_thread(send)
 
 
-@pytest.mark.parametrize("send", [by_generator, by_write, by_batch, by_threads])
-async def test_a_refused_upload_is_told_why_every_time(
-    serve: Serve, settings: Any, as_user: Any, send: Callable[..., Awaitable[str]]
-) -> None:
+@pytest.fixture
+async def address(serve: Serve, settings: Any) -> str:
     (port,) = free_ports(1)
     limits = {"file_max_bytes": MIB, "file_quota_bytes": 500 * KIB}
     await serve(open_file, settings(FileSettings, file_port=0, file_part_bytes=PART, **limits), port=port)
+    return f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("send", [by_generator, by_write, by_batch, by_threads])
+async def test_a_refused_upload_is_told_why_every_time(
+    address: str, as_user: Any, send: Callable[..., Awaitable[str]]
+) -> None:
     for requests, reason in REFUSED.values():
-        told = {await send(f"127.0.0.1:{port}", as_user("ann"), requests) for _ in range(TIMES)}
+        told = {await send(address, as_user("ann"), requests) for _ in range(TIMES)}
         assert told == {reason}
+
+
+@pytest.mark.clients
+async def test_a_client_in_go_is_told_why_every_time(address: str, as_user: Any, go_programs: Path) -> None:
+    sizes = [f"-too-large={2 * MIB}", f"-over-quota={600 * KIB}"]
+    client = await asyncio.create_subprocess_exec(
+        go_programs / "refuseduploads",
+        f"-address={address}",
+        f"-times={TIMES}",
+        *sizes,
+        env={"PARLEY_TOKEN": dict(as_user("ann"))["authorization"].removeprefix("Bearer ")},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told, _ = await asyncio.wait_for(client.communicate(), 60)
+    assert client.returncode == 0
+    assert json.loads(told) == {kind: {reason: TIMES} for kind, (_, reason) in REFUSED.items()}

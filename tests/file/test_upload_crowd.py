@@ -14,11 +14,10 @@ from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from services.auth.settings import AuthSettings
 from services.auth.wiring import open_auth
-from tests.agent.runs import channel_to
 from tests.auth.suite import sign_up, start
-from tests.file.file_process import file_process
 from tests.file.steps import KIB, MIB, Metadata, chunk, finish, some_bytes
 from tests.file.steps import start as begin
+from tests.service_process import channel_to, service_process
 
 pytestmark = pytest.mark.slow
 
@@ -55,9 +54,7 @@ async def test_200_uploads_of_8_mib_at_once_all_succeed_in_less_than_600_mib_of_
     async with AsyncExitStack() as stack:
         auth = await start(stack, open_auth, settings(AuthSettings, auth_target=""))
         metadata = (await sign_up(AuthServiceStub(auth.channel))).metadata
-        server = await stack.enter_async_context(
-            file_process(database_url, tmp_path, "file", auth_address=auth.address)
-        )
+        server = stack.enter_context(service_process("file", database_url, tmp_path, auth_address=auth.address))
         await server.until_serving()
         channels = [await stack.enter_async_context(channel_to(server.address)) for _ in range(CONNECTIONS)]
         all_begun = asyncio.Barrier(UPLOADS)

@@ -26,6 +26,7 @@ from services.kit.database import Database
 from services.kit.ids import utc_now, uuid7
 from tests.file.steps import (
     DEADLINE,
+    KIB,
     MIB,
     PART,
     Behind,
@@ -34,6 +35,7 @@ from tests.file.steps import (
     download,
     eventually,
     finish,
+    keyed,
     some_bytes,
     start,
     then_wait,
@@ -134,6 +136,29 @@ async def test_one_user_does_not_take_the_places_of_the_others(serve_files: Any,
     assert (await upload(files, as_user("bob"), whole(b"his first"))).size_bytes == 9
     first_may_end.set()
     await call
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+async def test_who_stops_in_the_middle_holds_no_memory_that_another_waits_for(
+    serve_files: Any, as_user: Any, by_batch: bool
+) -> None:
+    files, goes_on = await serve_files(file_upload_memory_bytes=MIB, file_part_bytes=MIB), asyncio.Event()
+    *before, last = whole(some_bytes(900 * KIB))
+
+    async def slow() -> AsyncIterator[Any]:
+        for request in before:
+            yield keyed("a", request) if by_batch else request
+        await goes_on.wait()
+        yield keyed("a", last) if by_batch else last
+
+    rpc = files.UploadFiles if by_batch else files.UploadFile
+    call: Any = rpc(slow(), metadata=as_user("ann"), timeout=3 * DEADLINE)
+    await asyncio.sleep(0.5)  # So that it has come; if not, this shows nothing, and fails nothing.
+    other = whole(some_bytes(900 * KIB, seed=2), chunk_bytes=300 * KIB)
+    assert (await upload(files, as_user("bob"), other)).size_bytes == 900 * KIB
+    goes_on.set()
+    answer = await (call.read() if by_batch else call)
+    assert (answer.completed if by_batch else answer.file).size_bytes == 900 * KIB
 
 
 async def test_the_limits_are_told(serve_files: Any, as_user: Any) -> None:

@@ -72,6 +72,15 @@ class UploadBatch:
         if not self._is_passed_over(key, starts=starts):
             await self._reject(key, error)
 
+    async def let_go(self) -> None:
+        """Nothing comes for a while: hold no memory that others wait for."""
+        for key, upload in list(self._open.items()):
+            if key not in self._finishing:
+                try:
+                    await upload.let_go()
+                except DomainError as error:
+                    await self._reject(key, error)
+
     async def end(self) -> None:
         """The client sends no more: every upload that is still open has its outcome on return."""
         for task in list(self._finishing.values()):

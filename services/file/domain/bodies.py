@@ -37,6 +37,9 @@ class Body(Protocol):
     async def append(self, chunk: Chunk) -> None:
         """Take bytes, the first time or again."""
 
+    async def let_go(self) -> None:
+        """Nothing comes for a while: hold no memory that others wait for."""
+
     async def finish(self, finish: Finish) -> None:
         """All bytes have come: see that what was declared of them holds."""
 
@@ -107,6 +110,11 @@ class Written:
             await self._compare(chunk.offset, again)
         if data:
             await self._writer.add(data)
+
+    async def let_go(self) -> None:
+        """As Body."""
+        if self._file is None:
+            await self._writer.let_go()
 
     async def finish(self, finish: Finish) -> None:
         """As Body."""
@@ -194,6 +202,9 @@ class Replayed:
         if chunk.offset + len(chunk.data) > self._file.size_bytes:
             raise SizeMismatch
         await self._overlap.compare(chunk.offset, chunk.data, ())
+
+    async def let_go(self) -> None:
+        """As Body."""
 
     async def finish(self, finish: Finish) -> None:
         """As Body."""

@@ -15,6 +15,11 @@ class MemoryBudget:
         self._size = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits in line."""
+        return bool(self._waiting)
+
     def try_take(self, amount: int) -> bool:
         """Take bytes at once; False if there are not so many, or others wait for them."""
         if self._waiting or not self._fits(amount):

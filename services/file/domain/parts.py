@@ -52,7 +52,8 @@ class PartWriter:
         self._storing: deque[tuple[Part, asyncio.Task[None]]] = deque()
         self._persisted = self.received
         self._stored: dict[int, int] = {}
-        self._keys: list[str] = []
+        # Only the last parts can come to the store after their upload was given up.
+        self._keys: deque[str] = deque(maxlen=STORING_AT_A_TIME + 1)
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
@@ -105,6 +106,11 @@ class PartWriter:
             if self._filling.size == self._part_bytes:
                 await self._flush()
 
+    async def let_go(self) -> None:
+        """Nothing comes for a while: send what fills to the store, if others wait for its memory. Raises as `add`."""
+        if self._filling.size and self._memory.is_wanted:
+            await self._flush()
+
     async def close(self) -> Digest:
         """Store what is left. It is durable on return, which says what holds of it. Raises as `add`, StoredDataLost."""
         if not self._ledger.is_recorded and not self._storing and self._filling.size:
@@ -131,7 +137,7 @@ class PartWriter:
         with suppress(DomainError):  # Then there is less to go on from: whoever does gives up the rest.
             if await self._ledger.keep(self._persisted):
                 return
-        await self._ledger.remove_unneeded(self._keys)
+        await self._ledger.remove_unneeded(list(self._keys))
 
     async def discard(self) -> None:
         """Remove the parts, unless the upload is a file by now; what cannot be removed is left to the sweep."""
@@ -141,7 +147,7 @@ class PartWriter:
         else:
             await self._ledger.discard()
             # The sweep may have been here before the last of them were stored.
-            await self._ledger.remove_unneeded(self._keys)
+            await self._ledger.remove_unneeded(list(self._keys))
 
     async def _store_single(self) -> Digest:
         """All bytes that came are in hand: the database hears of them when they are a file."""

@@ -73,7 +73,7 @@ class UploadServicer:
 
     async def UploadFile(self, requests: Requests[UploadFileMessage], call: Call) -> pb2.UploadFileResponse:
         async with self._uploads.upload_file(call.caller.user_id) as upload:
-            while (request := await requests.receive(self._idle_seconds)) is not None:
+            while (request := await requests.receive(self._idle_seconds, in_a_lull=upload.let_go)) is not None:
                 await upload.take(to_step(request))
             # Not before the half-close: until then a message out of turn can still come.
             return pb2.UploadFileResponse(file=to_message(await upload.commit()))
@@ -92,7 +92,7 @@ class UploadServicer:
     async def _receive(self, batch: UploadBatch, stream: FilesStream) -> None:
         while True:
             try:
-                request = await stream.requests.receive(self._idle_seconds)
+                request = await stream.requests.receive(self._idle_seconds, in_a_lull=batch.let_go)
                 if request is None:
                     return
                 await batch.take(*to_keyed_step(request))

@@ -176,7 +176,8 @@ class FileServiceServicer:
         Retry: safe for an upload with a name: `finish` of one that is a file already answers with the file. A `start` without
         `request_id` makes a file of its own each time.
         Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
-        CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, STORE_UNAVAILABLE.
+        CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,7 +190,7 @@ class FileServiceServicer:
         ends the stream once the client has half-closed and every file is answered; a file that has no `finish` by then is
         rejected with UPLOAD_INCOMPLETE. Everything else is as with UploadFile.
 
-        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS, REQUEST_ID_REUSED.
+        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

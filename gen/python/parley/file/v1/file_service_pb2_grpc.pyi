@@ -53,7 +53,8 @@ class FileServiceStub:
     Retry: safe for an upload with a name: `finish` of one that is a file already answers with the file. A `start` without
     `request_id` makes a file of its own each time.
     Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
-    CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, STORE_UNAVAILABLE.
+    CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, REQUEST_ID_REUSED,
+    STORE_UNAVAILABLE.
     """
     UploadFiles: _aio.StreamStreamMultiCallable[_file_service_pb2.UploadFilesRequest, _file_service_pb2.UploadFilesResponse]
     """Uploads several files over one stream, one after the other or interleaved; `key` tells them apart. Each is answered
@@ -62,7 +63,7 @@ class FileServiceStub:
     ends the stream once the client has half-closed and every file is answered; a file that has no `finish` by then is
     rejected with UPLOAD_INCOMPLETE. Everything else is as with UploadFile.
 
-    Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS, REQUEST_ID_REUSED.
+    Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS.
     """
     DownloadFile: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadFileRequest, _file_service_pb2.DownloadFileResponse]
     """Downloads a file or a part of it: first the file's metadata, then its bytes in order, then a trailer with the checksum of
@@ -181,7 +182,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         Retry: safe for an upload with a name: `finish` of one that is a file already answers with the file. A `start` without
         `request_id` makes a file of its own each time.
         Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
-        CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, STORE_UNAVAILABLE.
+        CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -196,7 +198,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         ends the stream once the client has half-closed and every file is answered; a file that has no `finish` by then is
         rejected with UPLOAD_INCOMPLETE. Everything else is as with UploadFile.
 
-        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS, REQUEST_ID_REUSED.
+        Reasons (in `rejected`): those of UploadFile, TOO_MANY_OPEN_UPLOADS.
         """
 
     @_abc_1.abstractmethod
