@@ -235,6 +235,27 @@ async def test_a_call_that_is_cut_off_while_it_gets_its_connection_gives_it_back
     assert "garbage collector" not in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["transaction", "read"])
+async def test_a_connection_whose_user_was_just_cancelled_is_closed_with_the_database(
+    settings: Settings, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    async with Database.open(settings(DatabaseSettings)) as database:
+        in_use = asyncio.Event()
+
+        async def use() -> None:
+            async with getattr(database, kind)() as tx:
+                await tx.execute(text("SELECT 1"))
+                in_use.set()
+                await asyncio.Event().wait()
+
+        using = asyncio.create_task(use())
+        await in_use.wait()
+        using.cancel()
+    assert using.cancelled()
+    gc.collect()
+    assert "garbage collector" not in caplog.text
+
+
 async def test_no_statement_runs_longer_than_its_limit(settings: Settings) -> None:
     async with Database.open(settings(DatabaseSettings, database_statement_timeout=0.2)) as database:
         started = time.monotonic()
