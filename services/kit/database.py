@@ -26,6 +26,7 @@ NAMING_CONVENTION = {
 }
 
 CONNECT_TIMEOUT = 3
+SETTLE_SECONDS = 2.0
 
 
 def schema_metadata(schema: str) -> MetaData:
@@ -43,15 +44,75 @@ def libpq_url(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
+class Connections:
+    """Takes connections from the pool, loses none, and knows when all are back.
+
+    One that is being made or set up when its caller is cancelled SQLAlchemy leaves to the garbage collector. Here it
+    goes back to the pool as soon as it is there.
+    """
+
+    def __init__(self) -> None:
+        self._out = 0
+        self._all_back = asyncio.Event()
+        self._all_back.set()
+        self._unwanted: set[asyncio.Task[None]] = set()
+
+    async def take(self, engine: AsyncEngine) -> AsyncConnection:
+        """A connection, which must be given back. Raises what SQLAlchemy does."""
+        self._out += 1
+        self._all_back.clear()
+        taking = asyncio.create_task(engine.connect().start(), name="take-connection")
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            unwanted = asyncio.create_task(self._give_back_taken(taking), name="give-connection-back")
+            self._unwanted.add(unwanted)
+            unwanted.add_done_callback(self._unwanted.discard)
+            raise
+        except BaseException:
+            self._is_back()
+            raise
+
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """It is not used any more; whatever was not committed is rolled back."""
+        try:
+            with suppress(exc.SQLAlchemyError):
+                await connection.close()
+        finally:
+            self._is_back()
+
+    async def all_back(self) -> None:
+        """Return once none is out, or when that takes too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._all_back.wait()
+
+    async def _give_back_taken(self, taking: asyncio.Task[AsyncConnection]) -> None:
+        try:
+            connection = await taking
+        except BaseException as error:
+            self._is_back()
+            if not isinstance(error, Exception):
+                raise
+            return  # There is none, and nobody who would want to hear why.
+        await self.give_back(connection)
+
+    def _is_back(self) -> None:
+        self._out -= 1
+        if not self._out:
+            self._all_back.set()
+
+
 class Scope:
     """One connection for the time of an `async with`. Failures to reach PostgreSQL come out as DatabaseUnavailable."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, connections: Connections) -> None:
         self._engine = engine
+        self._connections = connections
 
     async def __aenter__(self) -> AsyncConnection:
         try:
-            self._connection = await self._connect()
+            self._connection = await self._connections.take(self._engine)
         except (exc.SQLAlchemyError, OSError) as error:
             raise _translated(error) from error
         try:
@@ -70,38 +131,15 @@ class Scope:
         except (exc.SQLAlchemyError, psycopg.Error) as failure:
             raise _translated(failure) from failure
         finally:
-            # Whatever was not committed is rolled back.
-            with suppress(exc.SQLAlchemyError):
-                await self._connection.close()
+            await self._connections.give_back(self._connection)
         if isinstance(error, Exception) and (translated := _translated(error)) is not error:
             raise translated from error
-
-    async def _connect(self) -> AsyncConnection:
-        # A connection that is being made or set up when its caller is cancelled is lost: SQLAlchemy leaves it to the
-        # garbage collector. So it is not cancelled, and what nobody waits for any more goes back to the pool.
-        connecting = asyncio.create_task(self._engine.connect().start(), name="connect")
-        try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            connecting.add_done_callback(_give_back)
-            raise
 
     async def _begin(self) -> None:
         """What comes before the block."""
 
     async def _commit(self) -> None:
         """What comes after it unless it failed."""
-
-
-_going_back: set[asyncio.Task[None]] = set()
-
-
-def _give_back(connecting: asyncio.Task[AsyncConnection]) -> None:
-    if connecting.cancelled() or connecting.exception() is not None:
-        return  # There is none.
-    task = asyncio.create_task(connecting.result().close(), name="give-back")
-    _going_back.add(task)
-    task.add_done_callback(_going_back.discard)
 
 
 class Transaction(Scope):
@@ -117,8 +155,8 @@ class Transaction(Scope):
 class LockedTransaction(Scope):
     """One transaction that begins with a lock, in one round trip. psycopg begins and ends it: half of the work."""
 
-    def __init__(self, engine: AsyncEngine, name: str) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: AsyncEngine, connections: Connections, name: str) -> None:
+        super().__init__(engine, connections)
         self._name = name
 
     async def _begin(self) -> None:
@@ -145,6 +183,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, probe: Probe) -> None:
         self._autocommit = engine
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
+        self._connections = Connections()
         self._probe = probe
         event.listen(engine.sync_engine, "connect", self._on_connect)
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
@@ -176,12 +215,15 @@ class Database:
         )
         probe = Probe(libpq_url(url), taken)
         probing = asyncio.create_task(probe.run_for_ever(), name="database-probe")
+        database = cls(engine, probe)
         try:
-            yield cls(engine, probe)
+            yield database
         finally:
             probing.cancel()
             with suppress(asyncio.CancelledError):
                 await probing
+            # Whose work was cancelled a moment ago may still have one.
+            await database._connections.all_back()
             await engine.dispose()
 
     @property
@@ -199,12 +241,12 @@ class Database:
         Of those under one `lock`, in whatever process, each begins when the one before has ended, and sees what it did.
         """
         if lock is not None:
-            return LockedTransaction(self._autocommit, lock)
-        return Transaction(self._transactional)
+            return LockedTransaction(self._autocommit, self._connections, lock)
+        return Transaction(self._transactional, self._connections)
 
     def read(self) -> Scope:
         """A connection that commits every statement: for use cases of a single statement, at one round trip."""
-        return Scope(self._autocommit)
+        return Scope(self._autocommit, self._connections)
 
     def _on_connect(self, _connection: object, record: ConnectionPoolEntry) -> None:
         record.info["outages"] = self._probe.outages

@@ -184,6 +184,7 @@ async def test_calls_that_are_cut_off_leave_no_connection_and_no_row_behind(sett
         assert await asyncio.wait_for(count(database), 5) == 0
 
 
+@pytest.mark.parametrize("at_the_end", [False, True], ids=["", "at the end"])
 @pytest.mark.parametrize(
     ("kind", "is_new", "step"),
     [
@@ -200,6 +201,7 @@ async def test_a_call_that_is_cut_off_while_it_gets_its_connection_gives_it_back
     kind: str,
     is_new: bool,
     step: int,
+    at_the_end: bool,
 ) -> None:
     wait, steps, reached = psycopg.AsyncConnection.wait, 0, asyncio.Event()
 
@@ -227,8 +229,30 @@ async def test_a_call_that_is_cut_off_while_it_gets_its_connection_gives_it_back
             using.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await using
-        await use()  # There is only one.
-        gc.collect()
+        if not at_the_end:
+            await use()  # There is only one.
+    gc.collect()
+    assert "garbage collector" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["transaction", "read"])
+async def test_a_connection_whose_user_was_just_cancelled_is_closed_with_the_database(
+    settings: Settings, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    async with Database.open(settings(DatabaseSettings)) as database:
+        in_use = asyncio.Event()
+
+        async def use() -> None:
+            async with getattr(database, kind)() as tx:
+                await tx.execute(text("SELECT 1"))
+                in_use.set()
+                await asyncio.Event().wait()
+
+        using = asyncio.create_task(use())
+        await in_use.wait()
+        using.cancel()
+    assert using.cancelled()
+    gc.collect()
     assert "garbage collector" not in caplog.text
 
 
