@@ -14,7 +14,7 @@ from services.kit.messages import AnyDecoder
 Req = TypeVar("Req")
 Resp = TypeVar("Resp", bound=Message)
 
-DRAIN_BYTES = 64 * 1024 * 1024
+DRAIN_BYTES = 1024 * 1024 * 1024
 DRAIN_SECONDS = 10.0
 # For a call that is ended from outside: whose session was revoked is to hear of it within 5 seconds, and who does not
 # read makes room for others in as long.

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import grpc
+
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
 from tests.file.resuming import get
-from tests.file.steps import KIB, MIB, Behind, Metadata, chunk, finish, resume, some_bytes
+from tests.file.steps import KIB, MIB, Behind, Metadata, chunk, finish, keyed, resume, some_bytes
 
 SIZE = 256 * MIB
 CHUNK = 256 * KIB
@@ -29,18 +31,12 @@ class Client:
     def __init__(self, metadata: Metadata, seed: int) -> None:
         self.data = b"".join(some_bytes(MIB, number) for number in range(SIZE // MIB))
         self.sha256 = hashlib.sha256(self.data).digest()
-        self.sent = 0
-        """How far it has got in sending, the last time."""
+        self.acknowledged = 0
+        """How much of it was acknowledged, the last time that it was sent with acknowledgements."""
         self.random = random.Random(seed)
         self._metadata = metadata
         self._start = pb2.UploadStart(filename="large.bin", size_bytes=SIZE, request_id=str(uuid4()))
         self._upload_id = ""
-
-    async def until_sent(self, size: int) -> None:
-        """Wait until it has got so far."""
-        async with asyncio.timeout(CALL_SECONDS):
-            while self.sent < size:  # noqa: ASYNC110  # gRPC takes what is sent, and tells nobody
-                await asyncio.sleep(0.001)
 
     async def persisted(self, files: FileServiceStub) -> int:
         """How much of it is kept, as the server says."""
@@ -57,21 +53,51 @@ class Client:
 
     def send(self, files: FileServiceStub, offset: int, until: int = SIZE, passed: asyncio.Event | None = None) -> Any:
         """A call that goes on from an offset: up to another and then no further, or to the end and with `finish`."""
-        by_id = self.random.random() < 0.5
-        first = resume(self._upload_id) if by_id else pb2.UploadFileRequest(start=self._start)
+        first = self._first()
 
         async def requests() -> AsyncIterator[pb2.UploadFileRequest]:
             yield first
             for at in range(offset, until, CHUNK):
                 yield chunk(at, self.data[at : min(at + CHUNK, until)])
-                self.sent = at + CHUNK
             if passed is not None:
                 passed.set()
             if until < SIZE:
                 await asyncio.Event().wait()  # What it talks to is killed meanwhile.
-            yield finish(size_bytes=SIZE, sha256=self.sha256)
+            yield self._last()
 
         return files.UploadFile(requests(), metadata=self._metadata, timeout=CALL_SECONDS)
+
+    async def send_until_answered(self, files: FileServiceStub, offset: int) -> pb2.File | int:
+        """Go on from an offset, with acknowledgements: the file, or the code of what it was rejected with."""
+        call: Any = files.UploadFiles(metadata=self._metadata, timeout=CALL_SECONDS)
+
+        async def write() -> None:
+            await call.write(keyed("a", self._first()))
+            for at in range(offset, SIZE, CHUNK):
+                await call.write(keyed("a", chunk(at, self.data[at : at + CHUNK])))
+            await call.write(keyed("a", self._last()))
+
+        writing = asyncio.create_task(write())
+        try:
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                if answer.HasField("ack"):
+                    self.acknowledged = max(self.acknowledged, answer.ack.persisted_size)
+                else:
+                    outcome: pb2.File | int
+                    outcome = answer.completed if answer.HasField("completed") else answer.rejected.code
+                    return outcome
+            raise AssertionError(f"no answer: {await call.code()}")
+        finally:
+            writing.cancel()
+            call.cancel()
+            await asyncio.wait((writing,))
+
+    def _first(self) -> pb2.UploadFileRequest:
+        by_id = self.random.random() < 0.5
+        return resume(self._upload_id) if by_id else pb2.UploadFileRequest(start=self._start)
+
+    def _last(self) -> pb2.UploadFileRequest:
+        return finish(size_bytes=SIZE, sha256=self.sha256)
 
     async def assert_stored(self, files: FileServiceStub, file: pb2.File) -> None:
         """What the server has, and sends, is what was sent."""
