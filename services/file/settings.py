@@ -74,7 +74,7 @@ class FileSettings(FileStoreSettings, ServiceSettings):
     file_max_uploads: int = Field(1024, ge=1, le=100_000, description="Files being uploaded at a time, a process.")
     file_max_uploads_per_user: int = Field(256, ge=1, le=100_000, description="Of those, how many one user may have.")
     file_upload_memory_bytes: int = Field(
-        128 * MIB, ge=MIB, le=TIB, description="Bytes that all uploads of a process may have in memory together."
+        64 * MIB, ge=MIB, le=TIB, description="Bytes that all uploads of a process may have in memory together."
     )
     file_upload_expiry: Years = Field(
         7 * 86_400.0, description="Seconds without progress after which an upload that can be resumed is given up."

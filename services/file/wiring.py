@@ -32,7 +32,7 @@ from services.kit.jobs import Job
 from services.kit.purge import step_after
 from services.kit.server import Service
 
-STREAM_WINDOW = 1024 * 1024
+STREAM_WINDOW = 256 * 1024
 FILE_SERVICE = file_service_pb2.DESCRIPTOR.services_by_name["FileService"]
 
 

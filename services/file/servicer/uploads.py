@@ -7,6 +7,7 @@ from uuid import UUID
 from parley.file.v1 import file_service_pb2 as pb2
 from services.file.domain.batch import UploadBatch
 from services.file.domain.claims import Claims
+from services.file.domain.upload import Upload
 from services.file.domain.uploads import Uploads
 from services.file.mapping.files import to_message
 from services.file.mapping.uploads import (
@@ -73,8 +74,8 @@ class UploadServicer:
 
     async def UploadFile(self, requests: Requests[UploadFileMessage], call: Call) -> pb2.UploadFileResponse:
         async with self._uploads.upload_file(call.caller.user_id) as upload:
-            while (request := await requests.receive(self._idle_seconds, in_a_lull=upload.let_go)) is not None:
-                await upload.take(to_step(request))
+            while await self._take_next(requests, upload):
+                pass
             # Not before the half-close: until then a message out of turn can still come.
             return pb2.UploadFileResponse(file=to_message(await upload.commit()))
 
@@ -82,23 +83,31 @@ class UploadServicer:
         async with self._uploads.upload_files(call.caller.user_id) as batch:
             answering = asyncio.create_task(_answer(batch, stream), name="answer-uploads")
             try:
-                await self._receive(batch, stream)
+                while await self._take_next_of_many(stream.requests, batch):
+                    pass
                 await batch.end()
                 await answering
             finally:
                 answering.cancel()
                 await asyncio.wait((answering,))
 
-    async def _receive(self, batch: UploadBatch, stream: FilesStream) -> None:
-        while True:
-            try:
-                request = await stream.requests.receive(self._idle_seconds, in_a_lull=batch.let_go)
-                if request is None:
-                    return
+    async def _take_next(self, requests: Requests[UploadFileMessage], upload: Upload) -> bool:
+        """Take the next message, if there is one. It is let go on return: whoever waits for another holds none."""
+        request = await requests.receive(self._idle_seconds, in_a_lull=upload.let_go)
+        if request is not None:
+            await upload.take(to_step(request))
+        return request is not None
+
+    async def _take_next_of_many(self, requests: Requests[UploadFilesMessage], batch: UploadBatch) -> bool:
+        try:
+            request = await requests.receive(self._idle_seconds, in_a_lull=batch.let_go)
+            if request is not None:
                 await batch.take(*to_keyed_step(request))
-            except ValidationFailed as error:
-                key, starts = to_rejected(error)
-                await batch.reject_message(key, error, starts=starts)
+        except ValidationFailed as error:
+            key, starts = to_rejected(error)
+            await batch.reject_message(key, error, starts=starts)
+            return True
+        return request is not None
 
 
 async def _answer(batch: UploadBatch, stream: FilesStream) -> None:
