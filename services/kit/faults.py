@@ -2,7 +2,20 @@
 
 import traceback
 
+import structlog
 from sqlalchemy.exc import DBAPIError
+
+from services.kit.errors import InternalFault
+from services.kit.ids import uuid7
+
+log = structlog.get_logger()
+
+
+def incident_of(error: BaseException, **where: object) -> InternalFault:
+    """What the client is told of a fault of the server; the log has it by the same number."""
+    incident = uuid7().hex
+    log.error("incident", incident=incident, **where, fault=describe_fault(error))
+    return InternalFault(f"internal error, incident {incident}", metadata={"incident": incident})
 
 
 def describe_fault(error: BaseException) -> str:

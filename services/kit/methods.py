@@ -18,10 +18,9 @@ from grpc_status import rpc_status
 
 from services.kit.calls import PUBLIC_SERVICES, Call, CallPolicy, Registration
 from services.kit.current_call import CURRENT
-from services.kit.errors import CallTooLong, DomainError, InternalFault, MethodUnknown, Overloaded, ShuttingDown
-from services.kit.faults import describe_fault
+from services.kit.errors import CallTooLong, DomainError, MethodUnknown, Overloaded, ShuttingDown
+from services.kit.faults import incident_of
 from services.kit.gate import Gate
-from services.kit.ids import uuid7
 from services.kit.messages import Decoder
 from services.kit.status import code_of, to_rpc_status
 from services.kit.streams import DRAIN_SECONDS, ENDED_DRAIN_SECONDS, Requests, Responses, Stream
@@ -224,9 +223,7 @@ class Method:
             raise Overloaded(retry_after=timedelta(seconds=1))
 
     def _fault(self, error: BaseException) -> DomainError:
-        incident = uuid7().hex
-        log.error("incident", incident=incident, method=self._name, fault=describe_fault(error))
-        return InternalFault(f"internal error, incident {incident}", metadata={"incident": incident})
+        return incident_of(error, method=self._name)
 
     def _log(self, started: float, call: Call, code: str, failure: DomainError | None) -> None:
         if self._quiet:

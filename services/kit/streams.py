@@ -1,7 +1,6 @@
 """The two directions of a stream: messages from the client, decoded and checked, and messages to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +19,6 @@ DRAIN_SECONDS = 10.0
 # read makes room for others in as long.
 ENDED_DRAIN_SECONDS = 2.0
 QUIET_SECONDS = 0.5
-LULL_SECONDS = 1.0
 
 
 class Requests(Generic[Req]):
@@ -49,28 +47,10 @@ class Requests(Generic[Req]):
             raise StopAsyncIteration
         return request
 
-    async def receive(
-        self, idle_timeout: float | None = None, *, in_a_lull: Callable[[], Awaitable[None]] | None = None
-    ) -> Req | None:
-        """The next message, or None when the client has half-closed. Raises CallTooLong when it stays silent.
-
-        While nothing comes, `in_a_lull` is done every second.
-        """
-        if in_a_lull is not None and idle_timeout is not None:
-            left = idle_timeout
-            while left > LULL_SECONDS and not await self._comes_within(LULL_SECONDS):
-                await in_a_lull()
-                left -= LULL_SECONDS
-            idle_timeout = left
+    async def receive(self, idle_timeout: float | None = None) -> Req | None:
+        """The next message, or None when the client has half-closed. Raises CallTooLong when it stays silent."""
         raw = await self._read(idle_timeout)
         return None if raw is None else self._decoder.decode(raw)
-
-    async def _comes_within(self, seconds: float) -> bool:
-        if self.ended:
-            return True
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._context.read())
-        return bool((await asyncio.wait((self._reading,), timeout=seconds))[0])
 
     async def _read(self, seconds: float | None) -> bytes | None:
         """The next message's bytes, or None when the client has half-closed."""

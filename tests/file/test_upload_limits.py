@@ -54,7 +54,7 @@ async def part_writer(database: Database, folder: Path) -> AsyncIterator[PartWri
     claim = Claim(uuid7(), uuid7(), epoch=0, persisted=0, is_named=False, kept=timedelta(minutes=1))
     async with open_parts(folder.as_uri(), threads=1) as store:
         ledger = Ledger(database, store, utc_now, claim, quota=Usage(MIB, 1), on_marked=lambda _: None)
-        hashing = Hashing(database, store, claim.upload_id, Digest(), 0)
+        hashing = Hashing(database, store, claim.upload_id, Digest(), 0, asyncio.Semaphore())
         singles = Singles(database, store, clock=utc_now, quota=Usage(MIB, 1))
         yield PartWriter(ledger, store, singles, MemoryBudget(16 * MIB), hashing, part_bytes=8 * MIB)
 

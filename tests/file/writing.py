@@ -1,5 +1,6 @@
 """One upload's bytes on their way to the store, without a server around it."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -25,6 +26,6 @@ def part_writer(
     """Writes an upload that has no name and is kept for an hour."""
     claim = Claim(uuid7(), user_id, epoch=0, persisted=0, is_named=False, kept=timedelta(hours=1))
     ledger = Ledger(database, store, clock, claim, quota=QUOTA, on_marked=lambda _: None)
-    hashing = Hashing(database, store, claim.upload_id, Digest(), 0)
+    hashing = Hashing(database, store, claim.upload_id, Digest(), 0, asyncio.Semaphore())
     singles = Singles(database, store, clock=clock, quota=QUOTA)
     return PartWriter(ledger, store, singles, MemoryBudget(16 * MIB), hashing, part_bytes=PART)

@@ -10,7 +10,8 @@ from uuid import UUID
 from services.file.domain.upload import Upload
 from services.file.errors import TooManyOpenUploads, UploadOutOfTurn
 from services.file.models import Finish, Progress, Resume, Start, Step, StoredFile
-from services.kit.errors import DomainError
+from services.kit.errors import CallTooLong, DomainError
+from services.kit.faults import incident_of
 
 REMEMBERED_KEYS = 4096
 MOST_WAITING = 256
@@ -34,10 +35,12 @@ class UploadBatch:
     One task gives it what comes, another takes the answers. A file is finished while the next ones come in.
     """
 
-    def __init__(self, uploads: Opener, user_id: UUID, *, most: int) -> None:
+    def __init__(self, uploads: Opener, user_id: UUID, *, most: int, patience: float) -> None:
+        """At `most` so many are open at a time; answers that nobody takes for `patience` seconds end the stream."""
         self._uploads = uploads
         self._user_id = user_id
         self._most = most
+        self._patience = patience
         self._open: dict[str, Upload] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
         self._passed_over: OrderedDict[str, None] = OrderedDict()
@@ -48,7 +51,7 @@ class UploadBatch:
         self._room = asyncio.Event()
 
     async def take(self, key: str, step: Step) -> None:
-        """Take the next step of an upload. It waits while too many answers have not been taken."""
+        """Take the next step of an upload. It waits while too many answers have not been taken. Raises CallTooLong."""
         await self._until_free(key)
         starts = isinstance(step, Start | Resume)
         if self._is_passed_over(key, starts=starts):
@@ -56,7 +59,7 @@ class UploadBatch:
         try:
             if key not in self._open and not starts:
                 raise UploadOutOfTurn
-            upload = self._open.get(key) or self._begin(key)
+            upload = self._open.get(key) or await self._begin(key)
             if isinstance(step, Finish):
                 self._finishing[key] = asyncio.create_task(self._finish(key, upload, step), name="finish-upload")
                 return
@@ -71,15 +74,6 @@ class UploadBatch:
         await self._until_free(key)
         if not self._is_passed_over(key, starts=starts):
             await self._reject(key, error)
-
-    async def let_go(self) -> None:
-        """Nothing comes for a while: hold no memory that others wait for."""
-        for key, upload in list(self._open.items()):
-            if key not in self._finishing:
-                try:
-                    await upload.let_go()
-                except DomainError as error:
-                    await self._reject(key, error)
 
     async def end(self) -> None:
         """The client sends no more: every upload that is still open has its outcome on return."""
@@ -123,7 +117,11 @@ class UploadBatch:
             await asyncio.wait((finishing,))
         while len(self._outcomes) >= MOST_WAITING:
             self._room.clear()
-            await self._room.wait()
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._room.wait()
+            except TimeoutError as error:
+                raise CallTooLong("The answers were not read for too long.") from error
 
     async def _finish(self, key: str, upload: Upload, step: Finish) -> None:
         try:
@@ -131,6 +129,8 @@ class UploadBatch:
             file = await upload.commit()
         except DomainError as error:
             await self._reject(key, error)
+        except Exception as error:  # noqa: BLE001  # of this file alone: the stream goes on with the others
+            await self._reject(key, incident_of(error, upload=key))
         else:
             await self._end(key)
             self._answer(key, file)
@@ -148,7 +148,9 @@ class UploadBatch:
         await self._end(key)
         self._answer(key, error)
 
-    def _begin(self, key: str) -> Upload:
+    async def _begin(self, key: str) -> Upload:
+        while len(self._open) >= self._most and self._finishing:  # The client has sent them whole.
+            await asyncio.wait(self._finishing.values(), return_when=asyncio.FIRST_COMPLETED)
         if len(self._open) >= self._most:
             raise TooManyOpenUploads(self._most)
         self._passed_over.pop(key, None)

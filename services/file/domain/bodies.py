@@ -37,9 +37,6 @@ class Body(Protocol):
     async def append(self, chunk: Chunk) -> None:
         """Take bytes, the first time or again."""
 
-    async def let_go(self) -> None:
-        """Nothing comes for a while: hold no memory that others wait for."""
-
     async def finish(self, finish: Finish) -> None:
         """All bytes have come: see that what was declared of them holds."""
 
@@ -111,11 +108,6 @@ class Written:
         if data:
             await self._writer.add(data)
 
-    async def let_go(self) -> None:
-        """As Body."""
-        if self._file is None:
-            await self._writer.let_go()
-
     async def finish(self, finish: Finish) -> None:
         """As Body."""
         self._check_claim()
@@ -154,12 +146,12 @@ class Written:
         """As Body."""
         if self._is_over:
             return
-        self._is_over = True
-        if not self._claim.is_named:
+        if self._claim.is_named:
+            await self._writer.keep()
+        else:
             await self._writer.discard()
-            return
-        await self._writer.keep()
-        if not self._is_fenced and (digest := self._writer.digest) is not None:
+        self._is_over = True  # Not before: who was cancelled in the middle does it again.
+        if self._claim.is_named and not self._is_fenced and (digest := self._writer.digest) is not None:
             self._digests.keep(self.upload_id, digest)
 
     async def _compare(self, offset: int, data: bytes) -> None:
@@ -202,9 +194,6 @@ class Replayed:
         if chunk.offset + len(chunk.data) > self._file.size_bytes:
             raise SizeMismatch
         await self._overlap.compare(chunk.offset, chunk.data, ())
-
-    async def let_go(self) -> None:
-        """As Body."""
 
     async def finish(self, finish: Finish) -> None:
         """As Body."""

@@ -21,7 +21,16 @@ class Hashing:
     has come as far as the bytes at hand, these are read back, too.
     """
 
-    def __init__(self, db: Database, store: PartStore, upload_id: UUID, digest: Digest, persisted: int) -> None:
+    def __init__(
+        self,
+        db: Database,
+        store: PartStore,
+        upload_id: UUID,
+        digest: Digest,
+        persisted: int,
+        places: asyncio.Semaphore,
+    ) -> None:
+        """`places` bounds how many parts of all uploads are read back at a time."""
         self._db = db
         self._store = store
         self._upload_id = upload_id
@@ -32,6 +41,8 @@ class Hashing:
         self._moved = asyncio.Event()
         self._last: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._places = places
+        self._failure: Exception | None = None
         if digest.position < persisted:
             self._reading = asyncio.create_task(self._read_back(), name="hash-stored-parts")
 
@@ -77,6 +88,8 @@ class Hashing:
             if task is not None:
                 await asyncio.wait((task,))
                 task.result()
+        if self._failure is not None:
+            raise self._failure
         return self._digest
 
     async def stop(self) -> None:
@@ -94,8 +107,12 @@ class Hashing:
         if before is not None:
             await asyncio.wait((before,))
         if self._digest.position != offset:
-            return  # The one before was not hashed, since its upload is over.
-        await asyncio.to_thread(self._digest.take, runs)
+            return  # The one before was not hashed: that failed, or its upload is over.
+        try:
+            await asyncio.to_thread(self._digest.take, runs)
+        except Exception as error:
+            self._failure = error
+            raise
         self._checkpoints[self._digest.position] = self._digest.copy()
 
     async def _read_back(self) -> None:
@@ -121,7 +138,7 @@ class Hashing:
         with told_to_the_client(self._upload_id):
             if part.offset_bytes != self._digest.position:
                 raise PartLost(f"no part is listed for byte {self._digest.position}")
-            data = await self._store.get(part)
-        await asyncio.to_thread(self._digest.take, [data])
+            async with self._places:
+                await asyncio.to_thread(self._digest.take, [await self._store.get(part)])
         self._checkpoints[self._digest.position] = self._digest.copy()
         self.note_durable(self._durable)

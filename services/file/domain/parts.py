@@ -57,6 +57,8 @@ class PartWriter:
         self._turn = asyncio.Lock()
         self._marking: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
+        self._is_closing = False
+        memory.enter(self)
 
     @property
     def upload_id(self) -> UUID:
@@ -106,20 +108,32 @@ class PartWriter:
             if self._filling.size == self._part_bytes:
                 await self._flush()
 
-    async def let_go(self) -> None:
-        """Nothing comes for a while: send what fills to the store, if others wait for its memory. Raises as `add`."""
-        if self._filling.size and self._memory.is_wanted:
-            await self._flush()
+    @property
+    def held(self) -> int:
+        """As memory.Holder."""
+        return self._filling.size
+
+    def let_go(self) -> int:
+        """As memory.Holder; at any moment of the others' work on this upload."""
+        size = self._filling.size
+        in_hand = sum(not task.done() for _, task in self._storing)
+        if not size or self._is_closing or self._failure is not None or in_hand >= self._most_in_hand:
+            return 0
+        self._store_filling()
+        return size
 
     async def close(self) -> Digest:
         """Store what is left. It is durable on return, which says what holds of it. Raises as `add`, StoredDataLost."""
+        self._is_closing = True
         if not self._ledger.is_recorded and not self._storing and self._filling.size:
             return await self._store_single()
         await self._flush(is_last=True)
         while self._storing:
             await self._settle_one()
         self._check_going()
-        return await self._hashing.complete()
+        digest = await self._hashing.complete()
+        assert digest.position == self.received
+        return digest
 
     async def publish(self, file: StoredFile) -> None:
         """Make the closed upload a file. Raises as Ledger.publish."""
@@ -131,9 +145,12 @@ class PartWriter:
 
     async def keep(self) -> None:
         """Store what is left, so that as much as can be is there for whoever goes on. Raises nothing of what fails."""
-        with suppress(DomainError):  # Of a part before; the client has heard of it.
-            await self._flush()
-        await self._end()
+        self._is_closing = True
+        try:
+            with suppress(DomainError):  # Of a part before; the client has heard of it.
+                await self._flush()
+        finally:
+            await self._end()
         with suppress(DomainError):  # Then there is less to go on from: whoever does gives up the rest.
             if await self._ledger.keep(self._persisted):
                 return
@@ -175,10 +192,16 @@ class PartWriter:
         await self._memory.take(amount)
 
     async def _flush(self, *, is_last: bool = False) -> None:
-        if not self._filling.size:
-            return
-        while len(self._storing) >= (1 if self._hashing.is_behind else STORING_AT_A_TIME):
+        while self._filling.size and len(self._storing) >= self._most_in_hand:
             await self._settle_one()
+        if self._filling.size:  # It may have been let go meanwhile.
+            self._store_filling(is_last=is_last)
+
+    @property
+    def _most_in_hand(self) -> int:
+        return 1 if self._hashing.is_behind else STORING_AT_A_TIME
+
+    def _store_filling(self, *, is_last: bool = False) -> None:
         offset, size, crc32c, runs = self._filling.taken()
         part = Part(offset, size, crc32c, self._store.new_key())
         self._filling = Filling(part.end)
@@ -246,6 +269,7 @@ class PartWriter:
 
     async def _end(self) -> None:
         """Wait for all that is under way, and let go of what has not been sent."""
+        self._is_closing = True
         if self._storing:
             await asyncio.wait([task for _, task in self._storing])
         for _, task in self._storing:

@@ -46,11 +46,6 @@ class Upload:
         _check(step)
         await self.body.append(step)
 
-    async def let_go(self) -> None:
-        """Nothing comes for a while: hold no memory that others wait for. Raises what went wrong before."""
-        if self.body is not None:
-            await self.body.let_go()
-
     async def commit(self) -> StoredFile:
         """Make the finished upload a file, visible from now on. Raises UploadIncomplete without `finish`."""
         if self.body is None:

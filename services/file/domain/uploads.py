@@ -1,9 +1,10 @@
 """The uploads of this process, one to a stream or several."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -29,6 +30,7 @@ from services.kit.faults import describe_fault
 log = structlog.get_logger()
 
 REMEMBERED_DIGESTS = 1024
+READ_BACK_AT_A_TIME = 2
 
 OnMarked = Callable[[int], None]
 
@@ -48,6 +50,7 @@ class Uploads:
         self._memory = MemoryBudget(limits.memory_bytes)
         self._singles = Singles(db, store, clock=clock, quota=limits.quota)
         self._digests = Digests(REMEMBERED_DIGESTS)
+        self._reading_back = asyncio.Semaphore(READ_BACK_AT_A_TIME)
         self._written: dict[UUID, Written] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -63,11 +66,13 @@ class Uploads:
     @asynccontextmanager
     async def upload_files(self, user_id: UUID) -> AsyncIterator[UploadBatch]:
         """Several uploads, by key; they are closed at the end of the block."""
-        batch = UploadBatch(self, user_id, most=self.limits.max_on_a_stream)
+        batch = UploadBatch(
+            self, user_id, most=self.limits.max_on_a_stream, patience=self.limits.idle_timeout.total_seconds()
+        )
         try:
             yield batch
         finally:
-            await batch.close()
+            await self._bring_to_an_end(batch.close())
 
     def begin(self, user_id: UUID, on_marked: OnMarked = lambda _: None) -> Upload:
         """A new upload, which must be ended; `on_marked` hears how far it is. Raises Overloaded."""
@@ -82,19 +87,21 @@ class Uploads:
         return Upload(user_id, opened)
 
     async def end(self, upload: Upload) -> None:
-        """The upload is over, one way or the other.
-
-        The caller may be cancelled: a client that goes away while its upload is closed must not stop that.
-        """
-        ending = asyncio.create_task(self._end(upload), name="end-upload")
-        self._ending.add(ending)
-        ending.add_done_callback(self._note_ended)
-        await asyncio.shield(ending)
+        """The upload is over, one way or the other."""
+        await self._bring_to_an_end(self._end(upload))
 
     async def settle(self) -> None:
         """Wait for uploads that are being closed though their callers are gone, and let go of what is reserved."""
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        while self._ending:
+            await asyncio.wait(self._ending)
         await self._singles.close()
+
+    async def _bring_to_an_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """The caller may be cancelled: a client that goes away while its uploads are closed must not stop that."""
+        ending = asyncio.create_task(work, name="end-upload")
+        self._ending.add(ending)
+        ending.add_done_callback(self._note_ended)
+        await asyncio.shield(ending)
 
     def _note_ended(self, ending: asyncio.Task[None]) -> None:
         self._ending.discard(ending)
@@ -107,7 +114,7 @@ class Uploads:
         if before := self._written.get(upload_id):
             before.fence()
         digest = self._digests.take(upload_id, claim.persisted)
-        hashing = Hashing(self._db, self._store, upload_id, digest, claim.persisted)
+        hashing = Hashing(self._db, self._store, upload_id, digest, claim.persisted, self._reading_back)
         writer = PartWriter(
             ledger, self._store, self._singles, self._memory, hashing, part_bytes=self.limits.part_bytes
         )

@@ -93,14 +93,14 @@ class UploadServicer:
 
     async def _take_next(self, requests: Requests[UploadFileMessage], upload: Upload) -> bool:
         """Take the next message, if there is one. It is let go on return: whoever waits for another holds none."""
-        request = await requests.receive(self._idle_seconds, in_a_lull=upload.let_go)
+        request = await requests.receive(self._idle_seconds)
         if request is not None:
             await upload.take(to_step(request))
         return request is not None
 
     async def _take_next_of_many(self, requests: Requests[UploadFilesMessage], batch: UploadBatch) -> bool:
         try:
-            request = await requests.receive(self._idle_seconds, in_a_lull=batch.let_go)
+            request = await requests.receive(self._idle_seconds)
             if request is not None:
                 await batch.take(*to_keyed_step(request))
         except ValidationFailed as error:
