@@ -29,6 +29,7 @@ from services.kit.database import Database
 from services.kit.identity import open_identity
 from services.kit.ids import utc_now
 from services.kit.jobs import Job
+from services.kit.messages import Decoder
 from services.kit.purge import step_after
 from services.kit.server import Service
 
@@ -63,8 +64,13 @@ async def open_file(settings: FileSettings) -> AsyncIterator[Service]:
                 registrations=[
                     Registration(
                         FILE_SERVICE,
-                        (UploadServicer(uploads, claims), DownloadServicer(downloads), FilesServicer(files)),
+                        (
+                            UploadServicer(uploads, claims),
+                            DownloadServicer(downloads, idle_timeout=limits.idle_timeout),
+                            FilesServicer(files),
+                        ),
                         decoders={
+                            "CreateUpload": Decoder(file_service_pb2.CreateUploadRequest, carries_bytes=False),
                             "UploadFile": ChunkDecoder(file_service_pb2.UploadFileRequest),
                             "UploadFiles": ChunkDecoder(file_service_pb2.UploadFilesRequest),
                         },

@@ -29,11 +29,14 @@ class AnyDecoder(Protocol):
 
 
 class Decoder(Generic[M]):
-    """Decodes and validates messages of one type."""
+    """Decodes and validates messages of one type: of at most MAX_REQUEST_BYTES, unless it has a field for bytes."""
 
-    def __init__(self, kind: type[M]) -> None:
+    def __init__(self, kind: type[M], *, carries_bytes: bool | None = None) -> None:
+        """`carries_bytes` says otherwise, of a type whose bytes are few."""
         self._kind = kind
-        self._most = None if _carries_bytes(kind.DESCRIPTOR, set()) else MAX_REQUEST_BYTES
+        if carries_bytes is None:
+            carries_bytes = _carries_bytes(kind.DESCRIPTOR, set())
+        self._most = None if carries_bytes else MAX_REQUEST_BYTES
 
     def decode(self, raw: bytes) -> M:
         """The message. Raises RequestTooLarge, RequestMalformed, or ValidationFailed with the violations."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,8 +15,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from parley.file.v1 import file_service_pb2 as pb2
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
+from services.file.store import Folder
 from tests.file.conftest import RunJobs
-from tests.file.steps import DEADLINE, KIB, LATER, PART, Behind, download, some_bytes, upload, whole
+from tests.file.steps import DEADLINE, KIB, LATER, MIB, PART, Behind, download, eventually, some_bytes, upload, whole
 from tests.support import raises_status
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -243,3 +246,38 @@ async def test_more_downloads_than_the_process_has_memory_for_are_refused(serve_
                 await asyncio.sleep(0.01)
             else:
                 break
+
+
+async def test_a_download_that_nobody_reads_is_ended_and_gives_its_place_back(serve_files: Any, as_user: Any) -> None:
+    files = await serve_files(file_idle_timeout=0.2, file_max_downloads=1, file_part_bytes=8 * MIB)
+    data, ann = some_bytes(8 * MIB), as_user("ann")
+    stored = await upload(files, ann, whole(data, chunk_bytes=MIB))
+    call: Any = files.DownloadFile(pb2.DownloadFileRequest(id=stored.id), metadata=ann, timeout=DEADLINE)
+    await call.read()
+
+    async def has_room() -> bool:
+        with suppress(grpc.aio.AioRpcError):
+            return (await download(files, ann, stored.id))[1] == data
+        return False
+
+    assert not await has_room()
+    await eventually(has_room)
+    call.cancel()
+
+
+@pytest.mark.usefixtures("in_a_folder")
+async def test_many_downloads_wait_for_a_busy_store_as_long_as_it_gets_on(
+    serve_files: Any, as_user: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = await serve_files(file_store_threads=2, file_store_timeout=1.0)
+    data, ann = some_bytes(100), as_user("ann")
+    stored = await upload(files, ann, whole(data))
+    read = Folder.read
+
+    def read_slowly(store: Folder, key: str, sizes: Any) -> Any:
+        time.sleep(0.1)
+        return read(store, key, sizes)
+
+    monkeypatch.setattr(Folder, "read", read_slowly)
+    received = await asyncio.gather(*(download(files, ann, stored.id) for _ in range(40)))
+    assert [bytes_ for _, bytes_ in received] == [data] * 40

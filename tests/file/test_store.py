@@ -191,12 +191,29 @@ def test_a_folder_that_was_away_is_written_again_once_it_is_back(tmp_path: Path)
     root.mkdir()
     store = Folder(root)
     store.put("aa/1", [b"before"])
-    shutil.rmtree(root)
+    away = root.rename(tmp_path / "away")
     with pytest.raises(StoreFailed):
         store.put("aa/2", [b"meanwhile"])
-    root.mkdir()
+    shutil.rmtree(away / "aa")
+    away.rename(root)
     store.put("aa/3", [b"after"])
     assert store.get("aa/3") == b"after"
+
+
+def test_an_empty_folder_in_place_of_the_store_is_not_written_and_no_part_of_it_is_lost(tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    root.mkdir()
+    store = Folder(root)
+    store.put("aa/1", [b"before"])
+    mounted = root.rename(tmp_path / "disk")
+    root.mkdir()  # What is behind a disk that is not mounted any more.
+    with pytest.raises(StoreFailed):
+        store.put("aa/2", [b"meanwhile"])
+    with pytest.raises(StoreFailed):
+        store.get("aa/1")
+    root.rmdir()
+    mounted.rename(root)
+    assert store.get("aa/1") == b"before"
 
 
 async def test_files_can_be_kept_by_an_object_store(serve_files: Any, as_user: Any, behind: Behind) -> None:

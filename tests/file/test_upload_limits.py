@@ -26,7 +26,6 @@ from services.kit.database import Database
 from services.kit.ids import utc_now, uuid7
 from tests.file.steps import (
     DEADLINE,
-    KIB,
     MIB,
     PART,
     Behind,
@@ -35,7 +34,6 @@ from tests.file.steps import (
     download,
     eventually,
     finish,
-    keyed,
     some_bytes,
     start,
     then_wait,
@@ -138,29 +136,6 @@ async def test_one_user_does_not_take_the_places_of_the_others(serve_files: Any,
     await call
 
 
-@pytest.mark.parametrize("by_batch", [False, True])
-async def test_who_stops_in_the_middle_holds_no_memory_that_another_waits_for(
-    serve_files: Any, as_user: Any, by_batch: bool
-) -> None:
-    files, goes_on = await serve_files(file_upload_memory_bytes=MIB, file_part_bytes=MIB), asyncio.Event()
-    *before, last = whole(some_bytes(900 * KIB))
-
-    async def slow() -> AsyncIterator[Any]:
-        for request in before:
-            yield keyed("a", request) if by_batch else request
-        await goes_on.wait()
-        yield keyed("a", last) if by_batch else last
-
-    rpc = files.UploadFiles if by_batch else files.UploadFile
-    call: Any = rpc(slow(), metadata=as_user("ann"), timeout=3 * DEADLINE)
-    await asyncio.sleep(0.5)  # So that it has come; if not, this shows nothing, and fails nothing.
-    other = whole(some_bytes(900 * KIB, seed=2), chunk_bytes=300 * KIB)
-    assert (await upload(files, as_user("bob"), other)).size_bytes == 900 * KIB
-    goes_on.set()
-    answer = await (call.read() if by_batch else call)
-    assert (answer.completed if by_batch else answer.file).size_bytes == 900 * KIB
-
-
 async def test_the_limits_are_told(serve_files: Any, as_user: Any) -> None:
     files = await serve_files(file_max_bytes=5 * 2**40, file_max_open_uploads=3, file_idle_timeout=1.5)
     limits = await files.GetUploadLimits(pb2.GetUploadLimitsRequest(), metadata=as_user("ann"))
@@ -169,3 +144,18 @@ async def test_the_limits_are_told(serve_files: Any, as_user: Any) -> None:
     assert limits.idle_timeout.ToTimedelta().total_seconds() == 1.5
     largest = [start(), chunk(0, some_bytes(limits.max_chunk_bytes)), finish()]
     assert (await upload(files, as_user("ann"), largest)).size_bytes == limits.max_chunk_bytes
+
+
+@pytest.mark.parametrize("rpc", ["CreateUpload", "UploadFile", "UploadFiles"])
+async def test_a_message_that_is_large_without_a_chunk_is_refused_before_it_is_looked_at(
+    files: FileServiceStub, as_user: Any, rpc: str
+) -> None:
+    begun = pb2.UploadStart(filename="x", labels={f"label{number}": "" for number in range(60_000)})
+    request: Any = pb2.CreateUploadRequest(start=begun)
+    if rpc == "UploadFile":
+        request = iter([pb2.UploadFileRequest(start=begun)])
+    elif rpc == "UploadFiles":
+        request = iter([pb2.UploadFilesRequest(key="a", start=begun)])
+    call = getattr(files, rpc)(request, metadata=as_user("ann"), timeout=DEADLINE)
+    with raises_status(RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"):
+        await (call.read() if rpc == "UploadFiles" else call)

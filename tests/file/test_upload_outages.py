@@ -28,7 +28,7 @@ from tests.service_process import channel_to, service_process
 
 pytestmark = pytest.mark.slow
 
-KILLS = 10
+KILLS = 50
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 HOST = """
 import sys
@@ -102,7 +102,7 @@ async def kill_at(points: list[int], client: Client, server: OwnPostgres) -> Non
 
 
 @pytest.mark.usefixtures("in_a_folder")
-async def test_an_upload_whose_postgresql_is_killed_10_times_is_the_same_file_and_leaves_no_orphan(
+async def test_an_upload_whose_postgresql_is_killed_50_times_is_the_same_file_and_leaves_no_orphan(
     own_postgres: OwnPostgres, database_url: str, tmp_path: Path, settings: Any, behind: Behind, run_jobs: Any
 ) -> None:
     points = sorted(random.Random(4).sample(range(1, SIZE), KILLS))
@@ -115,7 +115,7 @@ async def test_an_upload_whose_postgresql_is_killed_10_times_is_the_same_file_an
         await server.until_serving()
         files = FileServiceStub(await stack.enter_async_context(channel_to(server.address)))
         kept: list[int] = []
-        async with asyncio.timeout(180), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(400), asyncio.TaskGroup() as group:
             killing = group.create_task(kill_at(points, client, own_postgres))
             uploading = group.create_task(finish_somehow(client, files, kept))
         assert killing.done()

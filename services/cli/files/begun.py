@@ -13,6 +13,7 @@ from parley.file.v1.error_reason_pb2 import (
     ERROR_REASON_FILE_NOT_FOUND,
     ERROR_REASON_FILE_TOO_LARGE,
     ERROR_REASON_SIZE_MISMATCH,
+    ERROR_REASON_STORED_DATA_LOST,
     ERROR_REASON_UPLOAD_NOT_FOUND,
 )
 from parley.file.v1.file_service_pb2_grpc import FileServiceStub
@@ -38,6 +39,7 @@ _HOPELESS = _GONE | {
     reason(ERROR_REASON_CONTENT_MISMATCH),
     reason(ERROR_REASON_FILE_TOO_LARGE),
     reason(ERROR_REASON_SIZE_MISMATCH),
+    reason(ERROR_REASON_STORED_DATA_LOST),
 }
 
 

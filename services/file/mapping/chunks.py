@@ -6,7 +6,8 @@ from google.protobuf.message import Message
 
 from parley.file.v1 import file_service_pb2 as pb2
 from services.file.models import Chunk
-from services.kit.messages import Decoder
+from services.kit.errors import RequestTooLarge
+from services.kit.messages import MAX_REQUEST_BYTES, Decoder
 
 M = TypeVar("M", bound=Message)
 
@@ -46,7 +47,20 @@ class ChunkDecoder(Generic[M]):
                     return chunk
             except (IndexError, UnicodeDecodeError):  # It ends within a field: the library says so.
                 pass
+        # What is no chunk has only small fields, which cost the library a multiple of their bytes.
+        if len(raw) > MAX_REQUEST_BYTES and not self._is_nearly_all_chunk(raw):
+            raise RequestTooLarge
         return self._decoder.decode(raw)
+
+    def _is_nearly_all_chunk(self, raw: bytes) -> bool:
+        try:
+            at = 0
+            if self._is_keyed and raw[0] == _tag(_KEY, _BYTES):
+                size, at = _varint(raw, 1)
+                at += size
+            return raw[at] == _tag(self._step, _BYTES) and _varint(raw, at + 1)[0] > len(raw) - SMALLEST
+        except IndexError:
+            return False
 
     def _chunk(self, raw: bytes) -> Chunk | KeyedChunk | None:
         key, at = "", 0

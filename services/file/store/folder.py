@@ -25,11 +25,15 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._identity = _identity_of(root)
         self._durable: set[Path] = set()
 
     def put(self, key: str, data: Sequence[Buffer]) -> None:
         """As Store.put: the file and the folder that lists it are on the disk. If it raises, it removes what it can."""
         path = self._root / key
+        if not self._is_there():
+            self._durable.clear()
+            raise StoreFailed(f"{self._root} is away, or another folder has its name")
         try:
             self._ensure_durable(path.parent)
             with ExitStack() as undoing:
@@ -62,11 +66,18 @@ class Folder:
         try:
             yield
         except FileNotFoundError as error:
-            if self._root.is_dir():
+            if self._is_there():
                 raise PartMissing(f"part {key} is not there") from error
-            raise StoreFailed(str(error)) from error  # The whole folder is away: a disk that is not mounted.
+            raise StoreFailed(str(error)) from error
         except OSError as error:
             raise StoreFailed(str(error)) from error
+
+    def _is_there(self) -> bool:
+        """Whether it is the folder that it was: behind a disk that is not mounted any more there is an empty one."""
+        identity = _identity_of(self._root)
+        if self._identity is None:
+            self._identity = identity
+        return identity is not None and identity == self._identity
 
     def delete(self, keys: Sequence[str]) -> None:
         """As Store.delete."""
@@ -109,6 +120,14 @@ class Folder:
             folder.mkdir(mode=0o700, exist_ok=True)
             fsync_folder(folder.parent)
             self._durable.add(folder)
+
+
+def _identity_of(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def fsync_folder(folder: Path) -> None:

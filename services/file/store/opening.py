@@ -52,8 +52,10 @@ def open_store(url: str, timeout: float) -> Store:
         _look_at(objects_at(url, min(timeout, LOOK_SECONDS)))
         return Bucket(objects_at(url, timeout))
     root = Path(unquote(parts.path))
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fsync_folder(root.parent)
+    for folder in missing or [root]:
+        fsync_folder(folder.parent)
     return Folder(root)
 
 

@@ -20,8 +20,9 @@ class PartStore:
     """Parts in a store, verified when they are read, without holding up the event loop."""
 
     def __init__(self, store: Store, threads: ThreadPoolExecutor, *, patience: float) -> None:
-        """Uses these threads; what has waited for one for longer than `patience` seconds is StoreFailed."""
+        """Uses these threads; what waits for one while none gets done for `patience` seconds is StoreFailed."""
         self._store = store
+        self._last_done = monotonic()
         self._threads = threads
         self._patience = patience
 
@@ -105,9 +106,11 @@ class PartStore:
 
         def in_turn() -> T:
             # When the store hangs, whoever waits for a thread would wait for those before, one after the other.
-            if monotonic() - asked > self._patience:
+            if monotonic() - max(asked, self._last_done) > self._patience:
                 raise StoreFailed("its threads are all waiting for it")
-            return work()
+            result = work()
+            self._last_done = monotonic()
+            return result
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, in_turn)
 

@@ -134,7 +134,8 @@ class FileServiceServicer:
         """Begins an upload that can be resumed. Its bytes go through UploadFile or UploadFiles, with `resume` first.
 
         Retry: with the same `request_id` and payload it answers with the upload that the first call created, as it is now, or
-        UPLOAD_NOT_FOUND once that one was cancelled or has expired.
+        UPLOAD_NOT_FOUND if that one was cancelled or given up. The `request_id` of one that is gone is known for a day from the
+        first call on.
         Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, REQUEST_ID_REUSED, UPLOAD_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -177,7 +178,7 @@ class FileServiceServicer:
         `request_id` makes a file of its own each time.
         Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
         CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, REQUEST_ID_REUSED,
-        STORE_UNAVAILABLE.
+        STORE_UNAVAILABLE, STORED_DATA_LOST (of what was kept before).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

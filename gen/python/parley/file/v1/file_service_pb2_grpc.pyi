@@ -29,7 +29,8 @@ class FileServiceStub:
     """Begins an upload that can be resumed. Its bytes go through UploadFile or UploadFiles, with `resume` first.
 
     Retry: with the same `request_id` and payload it answers with the upload that the first call created, as it is now, or
-    UPLOAD_NOT_FOUND once that one was cancelled or has expired.
+    UPLOAD_NOT_FOUND if that one was cancelled or given up. The `request_id` of one that is gone is known for a day from the
+    first call on.
     Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, REQUEST_ID_REUSED, UPLOAD_NOT_FOUND.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]
@@ -54,7 +55,7 @@ class FileServiceStub:
     `request_id` makes a file of its own each time.
     Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
     CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, REQUEST_ID_REUSED,
-    STORE_UNAVAILABLE.
+    STORE_UNAVAILABLE, STORED_DATA_LOST (of what was kept before).
     """
     UploadFiles: _aio.StreamStreamMultiCallable[_file_service_pb2.UploadFilesRequest, _file_service_pb2.UploadFilesResponse]
     """Uploads several files over one stream, one after the other or interleaved; `key` tells them apart. Each is answered
@@ -134,7 +135,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         """Begins an upload that can be resumed. Its bytes go through UploadFile or UploadFiles, with `resume` first.
 
         Retry: with the same `request_id` and payload it answers with the upload that the first call created, as it is now, or
-        UPLOAD_NOT_FOUND once that one was cancelled or has expired.
+        UPLOAD_NOT_FOUND if that one was cancelled or given up. The `request_id` of one that is gone is known for a day from the
+        first call on.
         Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, REQUEST_ID_REUSED, UPLOAD_NOT_FOUND.
         """
 
@@ -183,7 +185,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         `request_id` makes a file of its own each time.
         Reasons: FILE_TOO_LARGE, QUOTA_EXCEEDED, CHUNK_CORRUPT, CONTENT_MISMATCH, OFFSET_MISMATCH, SIZE_MISMATCH,
         CHECKSUM_MISMATCH, UPLOAD_INCOMPLETE, UPLOAD_OUT_OF_TURN, UPLOAD_NOT_FOUND, UPLOAD_TAKEN_OVER, REQUEST_ID_REUSED,
-        STORE_UNAVAILABLE.
+        STORE_UNAVAILABLE, STORED_DATA_LOST (of what was kept before).
         """
 
     @_abc_1.abstractmethod
