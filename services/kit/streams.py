@@ -52,6 +52,14 @@ class Requests(Generic[Req]):
         raw = await self._read(idle_timeout)
         return None if raw is None else self._decoder.decode(raw)
 
+    async def comes_within(self, seconds: float) -> bool:
+        """Whether there is a message, or the end of them, now or within so long; `receive` gives it."""
+        if self.ended:
+            return True
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._context.read())
+        return bool((await asyncio.wait((self._reading,), timeout=seconds))[0])
+
     async def _read(self, seconds: float | None) -> bytes | None:
         """The next message's bytes, or None when the client has half-closed."""
         if self.ended:

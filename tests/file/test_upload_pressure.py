@@ -271,3 +271,17 @@ async def test_parts_are_read_back_two_at_a_time_for_all_uploads_of_a_process(
     stored = await asyncio.gather(*(go_on(second, ann, upload_id) for upload_id in ids))
     assert [file.size_bytes for file in stored] == [3 * PART] * 6
     assert most == 2
+
+
+async def test_more_streams_than_places_to_receive_go_on_all_the_same(serve_files: Any, as_user: Any) -> None:
+    files = await serve_files(file_max_uploads_per_user=400)
+    idle = [Stream(files, as_user("ann")) for _ in range(80)]
+    for stream in idle:
+        await stream.send("a", start())
+    began = asyncio.get_running_loop().time()
+    assert (await upload(files, as_user("bob"), whole(b"hello"))).size_bytes == 5
+    assert asyncio.get_running_loop().time() - began < 10
+    for stream in idle:
+        await stream.send("a", chunk(0, b"x"), finish())
+    for stream in idle:
+        assert await stream.outcomes() == {"a": "ok"}

@@ -50,6 +50,10 @@ class UploadBatch:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
+    def is_busy(self, key: str) -> bool:
+        """Whether what comes for an upload waits for something else than memory: its end, or answers to be taken."""
+        return key in self._finishing or len(self._outcomes) >= MOST_WAITING
+
     async def take(self, key: str, step: Step) -> None:
         """Take the next step of an upload. It waits while too many answers have not been taken. Raises CallTooLong."""
         await self._until_free(key)

@@ -21,6 +21,7 @@ from services.file.mapping.uploads import (
     to_step,
     to_upload,
 )
+from services.file.servicer.reception import Reception
 from services.kit.calls import Call
 from services.kit.errors import ValidationFailed
 from services.kit.pages import next_page_token, read_page
@@ -35,6 +36,7 @@ class UploadServicer:
     def __init__(self, uploads: Uploads, claims: Claims) -> None:
         self._uploads = uploads
         self._claims = claims
+        self._reception = Reception()
         self._limits = uploads.limits
         self._idle_seconds = uploads.limits.idle_timeout.total_seconds()
 
@@ -93,21 +95,26 @@ class UploadServicer:
 
     async def _take_next(self, requests: Requests[UploadFileMessage], upload: Upload) -> bool:
         """Take the next message, if there is one. It is let go on return: whoever waits for another holds none."""
-        request = await requests.receive(self._idle_seconds)
-        if request is not None:
-            await upload.take(to_step(request))
-        return request is not None
+        async with self._reception.place() as place:
+            request = await place.receive(requests, self._idle_seconds)
+            if request is not None:
+                await upload.take(to_step(request))
+            return request is not None
 
     async def _take_next_of_many(self, requests: Requests[UploadFilesMessage], batch: UploadBatch) -> bool:
-        try:
-            request = await requests.receive(self._idle_seconds)
-            if request is not None:
-                await batch.take(*to_keyed_step(request))
-        except ValidationFailed as error:
-            key, starts = to_rejected(error)
-            await batch.reject_message(key, error, starts=starts)
-            return True
-        return request is not None
+        async with self._reception.place() as place:
+            try:
+                request = await place.receive(requests, self._idle_seconds)
+                if request is not None:
+                    key, step = to_keyed_step(request)
+                    if batch.is_busy(key):
+                        place.leave()
+                    await batch.take(key, step)
+            except ValidationFailed as error:
+                key, starts = to_rejected(error)
+                await batch.reject_message(key, error, starts=starts)
+                return True
+            return request is not None
 
 
 async def _answer(batch: UploadBatch, stream: FilesStream) -> None:
