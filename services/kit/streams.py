@@ -54,26 +54,26 @@ class Requests(Generic[Req]):
 
     async def comes_within(self, seconds: float) -> bool:
         """Whether there is a message, or the end of them, now or within so long; `receive` gives it."""
-        if self.ended:
-            return True
+        return self.ended or bool((await asyncio.wait((self._begun(),), timeout=seconds))[0])
+
+    def _begun(self) -> asyncio.Task[Any]:
+        """The read under way, which is begun if there is none."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._context.read())
-        return bool((await asyncio.wait((self._reading,), timeout=seconds))[0])
+        return self._reading
 
     async def _read(self, seconds: float | None) -> bytes | None:
         """The next message's bytes, or None when the client has half-closed."""
         if self.ended:
             return None
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._context.read())
+        reading = self._begun()
         if seconds is None:
-            raw = await asyncio.shield(self._reading)
+            raw = await asyncio.shield(reading)
+        elif await self.comes_within(seconds):
+            raw = reading.result()
         else:
-            done, _ = await asyncio.wait((self._reading,), timeout=seconds)
-            if not done:
-                self._fell_silent = True
-                raise CallTooLong("Nothing came from the client for too long.")
-            raw = self._reading.result()
+            self._fell_silent = True
+            raise CallTooLong("Nothing came from the client for too long.")
         self._reading = None
         if raw is grpc.aio.EOF:
             self.ended = True
